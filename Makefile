@@ -1,0 +1,47 @@
+# Everything a newcomer needs: `make demo`. Everything a developer needs: `make check test`.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow check format bench lock clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+.venv: .venv/.installed ## create .venv from requirements.lock
+
+.venv/.installed: requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("fmasearch needs Python 3.11 or newer, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: .venv/.installed ## render demo music, search, confirm, retrain, test, report
+	$(BIN)/fmasearch demo
+
+test: .venv/.installed ## the default tests (under 8 minutes on 2 cores)
+	$(BIN)/pytest
+
+test-slow: .venv/.installed ## the tests that take minutes
+	$(BIN)/pytest -m slow
+
+check: .venv/.installed ## format, lint, types, floors
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: .venv/.installed ## reformat and mend what ruff can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: .venv/.installed ## side-by-side timings (benchmarks/)
+	$(BIN)/python benchmarks/trial_turnover.py
+	$(BIN)/python benchmarks/shared_data.py
+
+lock: .venv/.installed ## write what is installed to requirements.lock
+	$(BIN)/pip freeze --exclude-editable --exclude fmasearch > requirements.lock
+
+clean: ## remove the environment and caches, keep results/ and runs/
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist src/*.egg-info

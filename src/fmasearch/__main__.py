@@ -1,0 +1,5 @@
+"""`python -m fmasearch`."""
+
+from fmasearch.cli import main
+
+main()

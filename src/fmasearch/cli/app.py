@@ -1,0 +1,202 @@
+"""The commands and their options. Imports that cost time happen inside the commands, so `--help` is instant."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+app = typer.Typer(
+    name="fmasearch",
+    help="Search architectures and hyperparameters for music models, and report how good the best one is.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+spaces_app = typer.Typer(help="Look at search spaces.", no_args_is_help=True)
+data_app = typer.Typer(help="Look at feature files.", no_args_is_help=True)
+app.add_typer(spaces_app, name="spaces")
+app.add_typer(data_app, name="data")
+
+
+class SplitChoice(str, Enum):
+    train = "train"
+    val = "val"
+    test = "test"
+
+
+Data = Annotated[Path, typer.Option("--data", "-d", help="Feature file (HDF5).", show_default=False)]
+Runs = Annotated[Path, typer.Option(help="Working folder of studies and of the MLflow store.")]
+Results = Annotated[Path, typer.Option(help="Where finished studies leave their record.")]
+Mlflow = Annotated[
+    Optional[str],
+    typer.Option("--mlflow", envvar="MLFLOW_TRACKING_URI", help="MLflow tracking URI (default: sqlite in RUNS)."),
+]
+Sets = Annotated[
+    Optional[list[str]],
+    typer.Option("--set", metavar="SECTION/KEY=VALUE", help="Override a setting; may be repeated.", show_default=False),
+]
+
+
+@app.command()
+def tune(
+    space: Annotated[Optional[Path], typer.Argument(help="Search space, e.g. spaces/cnn_gru.yaml.")] = None,
+    data: Annotated[
+        Optional[Path], typer.Option("--data", "-d", help="Feature file (HDF5).", show_default=False)
+    ] = None,
+    search: Annotated[
+        Optional[Path],
+        typer.Option("--search", "-s", help="How hard to look (default: search/default.yaml).", show_default=False),
+    ] = None,
+    set_: Annotated[
+        Optional[list[str]],
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a search setting, e.g. scheduler/grace_period=3."),
+    ] = None,
+    trials: Annotated[Optional[int], typer.Option(help="Number of trials.", show_default=False)] = None,
+    max_epochs: Annotated[Optional[int], typer.Option(help="Most epochs of a trial.", show_default=False)] = None,
+    time: Annotated[Optional[str], typer.Option(help="Time budget of the search: 90m, 6h.", show_default=False)] = None,
+    concurrent: Annotated[Optional[int], typer.Option(help="Trials at once.", show_default=False)] = None,
+    cpu: Annotated[Optional[float], typer.Option(help="CPUs of a trial.", show_default=False)] = None,
+    gpu: Annotated[
+        Optional[float], typer.Option(help="GPU share of a trial; 0.25 packs four.", show_default=False)
+    ] = None,
+    seed: Annotated[Optional[int], typer.Option(help="Seed of the whole study.", show_default=False)] = None,
+    resume: Annotated[
+        Optional[str], typer.Option(help="Go on with the study of this name, as it was started.", show_default=False)
+    ] = None,
+    runs: Runs = Path("runs"),
+    results: Results = Path("results"),
+    mlflow: Mlflow = None,
+) -> None:
+    """Search a space, confirm the best few over seeds, retrain the winner, test it once, write a report."""
+    from fmasearch.cli import studies
+
+    folders = studies.Folders(runs, results, mlflow)
+    if resume is not None:
+        studies.resume(resume, folders)
+        return
+    shortcuts = {
+        "num_trials": trials,
+        "max_epochs": max_epochs,
+        "time_budget_seconds": time,
+        "max_concurrent": concurrent,
+        "resources/cpu": cpu,
+        "resources/gpu": gpu,
+        "seed": seed,
+    }
+    studies.tune(space, data, search, [*_given(shortcuts), *(set_ or [])], folders)
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(help="One configuration, e.g. results/<study>/best.yaml.")],
+    data: Data,
+    set_: Sets = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Model file to write.")] = Path("model.pt"),
+    device: Annotated[Optional[str], typer.Option(help="cpu or cuda (default: cuda where there is one).")] = None,
+    threads: Annotated[Optional[int], typer.Option(help="Torch threads on the CPU.", show_default=False)] = None,
+    overfit_batch: Annotated[
+        bool, typer.Option("--overfit-batch", help="Check that the model can memorise 16 tracks, then stop.")
+    ] = False,
+) -> None:
+    """Train one configuration here, keep its best epoch."""
+    from fmasearch.cli import training
+
+    training.train(config, data, set_ or [], out, device, threads, overfit_batch=overfit_batch)
+
+
+@app.command()
+def test(
+    model: Annotated[Path, typer.Argument(help="A model file written by tune or train.")],
+    data: Data,
+    split: Annotated[SplitChoice, typer.Option(help="Split to judge it on.")] = SplitChoice.test,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Judge a saved model on a split, with 95 % bootstrap intervals."""
+    from fmasearch.cli import training
+
+    training.test(model, data, split.value, as_json=json)
+
+
+@app.command()
+def demo(
+    runs: Runs = Path("runs"),
+    results: Results = Path("results"),
+    mlflow: Mlflow = None,
+    trials: Annotated[Optional[int], typer.Option(help="Number of trials.", show_default=False)] = None,
+    small: Annotated[bool, typer.Option("--small", help="240 short tracks: seconds instead of minutes.")] = False,
+) -> None:
+    """Render synthetic demo music and run a whole study on it."""
+    from fmasearch.cli import demo as demo_command
+    from fmasearch.cli import studies
+
+    demo_command.run(studies.Folders(runs, results, mlflow), trials=trials, small=small)
+
+
+@app.command()
+def ui(
+    runs: Runs = Path("runs"),
+    mlflow: Mlflow = None,
+    port: Annotated[int, typer.Option(help="Port on this machine.")] = 5000,
+) -> None:
+    """Open MLflow's page on this machine only: every trial side by side."""
+    from fmasearch.cli import studies
+
+    studies.ui(studies.Folders(runs, Path("results"), mlflow), port)
+
+
+@app.command()
+def version() -> None:
+    """Print the versions that matter in a bug report."""
+    from fmasearch.cli import inspecting
+
+    inspecting.version()
+
+
+@spaces_app.command("list")
+def spaces_list(
+    folder: Annotated[Path, typer.Argument(help="Folder with space files.")] = Path("spaces"),
+) -> None:
+    """List the spaces of a folder."""
+    from fmasearch.cli import inspecting
+
+    inspecting.list_spaces(folder)
+
+
+@spaces_app.command("show")
+def spaces_show(space: Annotated[Path, typer.Argument(help="Space file.")]) -> None:
+    """Show what a space searches, its constants and its known-good points."""
+    from fmasearch.cli import inspecting
+
+    inspecting.show_space(space)
+
+
+@spaces_app.command("check")
+def spaces_check(
+    space: Annotated[list[Path], typer.Argument(help="Space files.")],
+    data: Annotated[
+        Optional[Path], typer.Option("--data", "-d", help="Feature file that models must fit.", show_default=False)
+    ] = None,
+) -> None:
+    """Check space files, and build sampled models (without memory) to see that they exist."""
+    from fmasearch.cli import inspecting
+
+    inspecting.check_spaces(space, data)
+
+
+@data_app.command("info")
+def data_info(
+    file: Annotated[Path, typer.Argument(help="Feature file.")],
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show what a feature file holds."""
+    from fmasearch.cli import inspecting
+
+    inspecting.data_info(file, as_json=json)
+
+
+def _given(shortcuts: dict[str, object]) -> list[str]:
+    return [f"{key}={value}" for key, value in shortcuts.items() if value is not None]

@@ -1,0 +1,223 @@
+"""The stages of a study, one after the other: search, confirm, final, record."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from fmasearch.cli import environment
+from fmasearch.cli.live import LiveView, rung_epochs
+from fmasearch.data import read_info
+from fmasearch.finalize import confirm_starts, confirmed, train_final
+from fmasearch.records import ConfirmRecord, EpochResult, FinalRecord, Objective, StudyRecord
+from fmasearch.report import write_results
+from fmasearch.searcher import num_trials
+from fmasearch.study import Runtime, SearchResult, StudyPlan, run_jobs, run_search, start_runtime
+from fmasearch.tasks import build_task
+from fmasearch.tracking import CompositeTracker, JsonlTracker, read_journal
+from fmasearch.tracking.mlflow_tracker import MlflowTracker
+
+
+class Interrupted(Exception):
+    """The user stopped the study; it can be resumed."""
+
+
+def run(
+    plan: StudyPlan, results: Path, tracking_uri: str, console: Console, *, resumed: bool
+) -> tuple[Path, StudyRecord]:
+    """Run every stage that is left; returns the results folder and what it records."""
+    _, task = plan.space.inputs()
+    objective = build_task(task, read_info(plan.data.path).classes(task.classification)).objective
+    facts = environment.describe()
+    mlflow = _mlflow(plan, tracking_uri, objective, facts, resumed=resumed)
+    status: Any = "failed"
+    try:
+        with start_runtime(plan.search) as runtime:
+            searched = _search(plan, objective, runtime, mlflow, console)
+            if not searched.trials or not any(trial.best for trial in searched.trials):
+                raise _nothing_found(searched)
+            confirmation = _confirm(plan, searched, objective, runtime, console)
+            mlflow.log_confirmation(confirmation)
+            gpu = runtime.trial_gpus > 0 and torch.cuda.is_available()
+        final = _final(plan, confirmation[0], console, facts, device="cuda" if gpu else "cpu")
+        record = _record(plan, objective, searched, confirmation, final, facts)
+        folder = results / plan.name
+        write_results(record, folder)
+        mlflow.log_final(final, [folder, plan.folder.model_file])
+        mlflow.describe((folder / "README.md").read_text(encoding="utf-8"))
+        status = "finished"
+        _print_outcome(console, record)
+        return folder, record
+    except (Interrupted, KeyboardInterrupt):
+        status = "interrupted"
+        raise Interrupted from None
+    finally:
+        mlflow.close(status)
+
+
+def _search(
+    plan: StudyPlan, objective: Objective, runtime: Runtime, mlflow: MlflowTracker, console: Console
+) -> SearchResult:
+    earlier = read_journal(plan.folder.journal).finished
+    view = LiveView(
+        console,
+        f"search {plan.space.name}",
+        objective,
+        total=num_trials(plan.search, plan.space),
+        rungs=rung_epochs(plan.search),
+        finished=earlier,
+    )
+    journal = JsonlTracker(plan.folder.journal)
+    for record in earlier:
+        mlflow.finish_trial(record)  # what MLflow missed when the driver was killed; the rest it knows
+    with view.showing():
+        result = run_search(plan, objective, runtime, CompositeTracker([journal, mlflow, view]))
+    journal.close("interrupted" if result.interrupted else "finished")
+    if result.interrupted:
+        raise Interrupted
+    return result
+
+
+def _confirm(
+    plan: StudyPlan, searched: SearchResult, objective: Objective, runtime: Runtime, console: Console
+) -> tuple[ConfirmRecord, ...]:
+    """Retrain the best few over seeds; trainings that an earlier session finished are kept."""
+    ranked = _as_record(plan, objective, searched).ranked()
+    starts = confirm_starts(ranked, plan.search)
+    earlier = {record.name: record for record in read_journal(plan.folder.confirm_journal).finished}
+    left = [start for start in starts if start.name not in earlier]
+    journal = JsonlTracker(plan.folder.confirm_journal)
+    view = LiveView(
+        console, "confirm over seeds", objective, total=len(starts), finished=tuple(earlier.values())
+    )
+    with view.showing():
+        run_jobs(plan, left, runtime, CompositeTracker([journal, view]), objective=objective)
+    done = {record.name: record for record in read_journal(plan.folder.confirm_journal).finished}
+    finished = all(start.name in done for start in starts)
+    journal.close("finished" if finished else "interrupted")
+    if not finished:
+        raise Interrupted
+    return confirmed(starts, done, objective)
+
+
+def _final(
+    plan: StudyPlan, winner: ConfirmRecord, console: Console, facts: dict[str, str], *, device: str
+) -> FinalRecord:
+    console.print(
+        f"retrain {winner.trial} (confirmed {winner.mean:.4f} ± {winner.std:.4f} over {len(winner.objectives)} seeds), "
+        f"then test it once",
+        highlight=False,
+        soft_wrap=True,
+    )
+    with console.status("final training") as status:
+
+        def show(result: EpochResult) -> None:
+            status.update(f"final training, epoch {result.epoch}: train_loss {result.metrics['train_loss']:.4f}")
+
+        return train_final(
+            winner,
+            plan.data,
+            plan.search,
+            plan.folder.model_file,
+            plan.folder.final_file,
+            device=device,
+            versions=facts,
+            on_epoch=show,
+        )
+
+
+def _mlflow(
+    plan: StudyPlan, uri: str, objective: Objective, facts: dict[str, str], *, resumed: bool
+) -> MlflowTracker:
+    tags = {**plan.hashes, "mlflow.source.name": plan.command, "fmasearch.data": Path(plan.data.path).name}
+    tags |= {f"fmasearch.env.{name}": value for name, value in facts.items() if name != "commit"}
+    if "commit" in facts:
+        tags["mlflow.source.git.commit"] = facts["commit"]
+    return MlflowTracker(
+        uri,
+        plan.space.name,
+        plan.name,
+        objective=objective,
+        tags=tags,
+        params=plan.search.model_dump(mode="json"),
+        resume=resumed,
+    )
+
+
+def _record(
+    plan: StudyPlan,
+    objective: Objective,
+    searched: SearchResult,
+    confirmation: tuple[ConfirmRecord, ...],
+    final: FinalRecord | None,
+    facts: dict[str, str],
+) -> StudyRecord:
+    info = read_info(plan.data.path)
+    return StudyRecord(
+        name=plan.name,
+        space_name=plan.space.name,
+        search_name=plan.search_name,
+        objective=objective,
+        command=plan.command,
+        space_text=plan.space.text,
+        search=plan.search.model_dump(mode="json"),
+        data={
+            "file": Path(plan.data.path).name,
+            "sha256": plan.data.sha256,
+            "corpus": info.corpus,
+            "tracks": dict(info.split_counts),
+            "classes": list(info.classes(plan.data.label)),
+            "features": {name: list(info.feature(name).shape[1:]) for name in plan.data.features},
+        },
+        environment=facts,
+        trials=searched.trials,
+        confirmed=confirmation,
+        final=final,
+        search_seconds=searched.seconds,
+        tags=plan.hashes,
+    )
+
+
+def _as_record(plan: StudyPlan, objective: Objective, searched: SearchResult) -> StudyRecord:
+    return _record(plan, objective, searched, (), None, {})
+
+
+def _nothing_found(searched: SearchResult) -> Exception:
+    from fmasearch.errors import StudyError
+
+    reasons = sorted({trial.error or str(trial.state) for trial in searched.trials})
+    return StudyError(f"search: no trial finished an epoch: {'; '.join(reasons[:3])}")
+
+
+def _print_outcome(console: Console, record: StudyRecord) -> None:
+    assert record.final is not None
+    test = record.final.test
+    table = Table(title=f"test split, opened once: {test.num_tracks} tracks", title_justify="left", box=None)
+    for heading in ("metric", "value", "95 % interval"):
+        table.add_column(heading, justify="left" if heading == "metric" else "right")
+    for name in _metric_order(test.metrics):
+        interval = test.intervals.get(name)
+        spread = f"{interval.low:.3f} – {interval.high:.3f}" if interval else ""
+        table.add_row(name, f"{test.metrics[name]:.3f}", spread)
+    console.print(table)
+    console.print(
+        f"test accuracy: {test.metrics['accuracy']:.3f} (always answering the largest class: "
+        f"{test.majority_accuracy:.3f}), {_minutes(record.search_seconds)} of search, {record.num_epochs} epochs",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _metric_order(metrics: Any) -> Sequence[str]:
+    first = ["accuracy", "balanced_accuracy", "macro_f1", "weighted_f1", "micro_f1"]
+    return [name for name in first if name in metrics]
+
+
+def _minutes(seconds: float) -> str:
+    return time.strftime("%H:%M:%S", time.gmtime(seconds))

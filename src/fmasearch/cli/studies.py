@@ -1,0 +1,146 @@
+"""`tune`, `tune --resume` and `ui`: a study from its files to its record."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+
+from fmasearch.config import SearchConfig, load_search, parse_section
+from fmasearch.cli.overrides import override
+from fmasearch.errors import ConfigError, StudyError
+from fmasearch.space import Space
+from fmasearch.tracking import default_uri, ui_command
+
+DEFAULT_SEARCH = Path("search/default.yaml")
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where a study works, leaves its record, and is tracked."""
+
+    runs: Path
+    results: Path
+    mlflow_uri: str | None = None
+
+    @property
+    def tracking_uri(self) -> str:
+        return self.mlflow_uri or default_uri(self.runs)
+
+
+def tune(
+    space_file: Path | None,
+    data: Path | None,
+    search_file: Path | None,
+    overrides: Sequence[str],
+    folders: Folders,
+    *,
+    command: str | None = None,
+) -> Path:
+    """Start a study; returns its results folder."""
+    if space_file is None or data is None:
+        raise ConfigError(
+            "tune: expected a space and a feature file, as in `fmasearch tune spaces/cnn_gru.yaml --data fma.h5`"
+        )
+    space = Space.load(space_file)
+    search_name, search = read_search(search_file, overrides)
+
+    from fmasearch.data import DataSpec, read_info
+    from fmasearch.preflight import check_study
+    from fmasearch.study import StudyFolder, StudyPlan, new_study_name, save_plan
+
+    console = Console()
+    features, task = space.inputs()
+    spec = DataSpec.of(data, features=features, label=task.classification)
+    preflight = check_study(space, search, read_info(data))
+    name = new_study_name(space.name, search_name, taken_in=(folders.runs, folders.results))
+    plan = StudyPlan(
+        name=name,
+        folder=StudyFolder(folders.runs / name),
+        space=space,
+        search_name=search_name,
+        search=search,
+        data=spec,
+        command=command or shlex.join(["fmasearch", *sys.argv[1:]]),
+    )
+    save_plan(plan)
+    console.print(
+        f"[bold]{name}[/]: models of {preflight.min_parameters:,} to {preflight.max_parameters:,} parameters, "
+        f"at most {preflight.max_epochs_in_all:,} epochs",
+        highlight=False,
+    )
+    return run_study(plan, folders, console)
+
+
+def resume(name: str, folders: Folders) -> Path:
+    """Go on with a study that was interrupted, at whatever stage."""
+    from fmasearch.data import DataSpec
+    from fmasearch.study import load_plan
+
+    name = Path(name).name
+    plan = load_plan(folders.runs / name)
+    if (folders.results / name).exists():
+        raise StudyError(f"{name}: is finished; its record is in {folders.results / name}")
+    now = DataSpec.of(plan.data.path, features=plan.data.features, label=plan.data.label)
+    if now.sha256 != plan.data.sha256:
+        raise StudyError(
+            f"{plan.data.path}: has changed since the study began (sha256 {plan.data.sha256[:12]}, now "
+            f"{now.sha256[:12]}); restore the file, or start a new study"
+        )
+    return run_study(plan, folders, Console(), resumed=True)
+
+
+def run_study(plan: Any, folders: Folders, console: Console, *, resumed: bool = False) -> Path:
+    """Search, confirm, retrain, test, record; ends the program with 130 when interrupted."""
+    from fmasearch.cli.pipeline import Interrupted, run
+
+    try:
+        folder, record = run(plan, folders.results, folders.tracking_uri, console, resumed=resumed)
+    except Interrupted:
+        command = f"fmasearch tune --resume {plan.name}{_non_default(folders)}"
+        console.print(f"\ninterrupted; nothing is lost.\nnext: [bold]{command}[/]", highlight=False, soft_wrap=True)
+        raise typer.Exit(130) from None
+    console.print(f"\nnext: [bold]fmasearch ui{_non_default(folders)}[/] shows every trial; the record is in "
+                  f"[bold]{folder}[/]", highlight=False, soft_wrap=True)
+    del record
+    return Path(folder)
+
+
+def ui(folders: Folders, port: int) -> None:
+    """Serve MLflow's page on the loopback address until Ctrl-C."""
+    uri = folders.tracking_uri
+    if folders.mlflow_uri is None and not (folders.runs / "mlflow.db").exists():
+        raise StudyError(f"{folders.runs}: no study has been tracked here; run `fmasearch demo` or `fmasearch tune` first")
+    Console().print(f"MLflow: [bold]http://127.0.0.1:{port}[/]  (Ctrl-C ends it)", highlight=False)
+    server = subprocess.Popen(ui_command(uri, port))
+    with contextlib.suppress(KeyboardInterrupt):
+        server.wait()
+    if server.poll() is None:
+        server.send_signal(signal.SIGTERM)
+        server.wait()
+
+
+def read_search(path: Path | None, overrides: Sequence[str]) -> tuple[str, SearchConfig]:
+    """A search file with `key=value` overrides laid over it; its name is the file's stem."""
+    if path is None and DEFAULT_SEARCH.exists():
+        path = DEFAULT_SEARCH
+    name = path.stem if path else "default"
+    search = load_search(path) if path else SearchConfig()
+    if not overrides:
+        return name, search
+    values = override(search.model_dump(mode="json"), overrides)
+    return name, parse_section(SearchConfig, values, source="--set")
+
+
+def _non_default(folders: Folders) -> str:
+    parts = "" if folders.runs == Path("runs") else f" --runs {shlex.quote(str(folders.runs))}"
+    return parts if folders.mlflow_uri is None else f"{parts} --mlflow {shlex.quote(folders.mlflow_uri)}"

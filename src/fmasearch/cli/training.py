@@ -1,0 +1,131 @@
+"""`train` and `test`: one configuration, or one saved model, on this machine."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from fmasearch.cli import environment
+from fmasearch.cli.overrides import override
+from fmasearch.config import TrainConfig, load_yaml, parse_section
+from fmasearch.data import Dataset, DataSpec, open_dataset, open_split, read_info
+from fmasearch.data.feature_file import SplitName, read_columns
+from fmasearch.errors import FmasearchError
+from fmasearch.evaluate import judge, require_classes
+from fmasearch.model_file import SavedModel, load_model, save_model
+from fmasearch.records import TestReport
+from fmasearch.trainer import Trainer, overfit_batch
+
+
+def train(
+    config_file: Path,
+    data: Path,
+    overrides: Sequence[str],
+    out: Path,
+    device: str | None,
+    threads: int | None,
+    *,
+    overfit_batch: bool,
+) -> None:
+    """Train and save the weights of the best validation epoch."""
+    values = override(load_yaml(config_file), overrides)
+    config = parse_section(TrainConfig, values, source=str(config_file))
+    spec = DataSpec.of(data, features=config.features, label=config.task.classification)
+    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if threads:
+        torch.set_num_threads(threads)
+    dataset = open_dataset(spec, device=place)
+    console = Console()
+    if overfit_batch:
+        _memorise(config, dataset, place, console)
+        return
+    trainer = Trainer(config, dataset, device=place)
+    objective = trainer.task.objective.metric
+    for result in trainer.epochs():
+        console.print(
+            f"epoch {result.epoch:3d}  train_loss {result.metrics['train_loss']:.4f}  val_loss "
+            f"{result.metrics['val_loss']:.4f}  {objective} {result.objective:.4f}  learning_rate "
+            f"{result.learning_rate:.2e}  {result.epoch_seconds:.1f} s",
+            highlight=False,
+        )
+    saved = SavedModel(
+        config=config,
+        weights=trainer.best_weights,
+        class_names=dataset.class_names,
+        normalisers=dataset.normalisers,
+        input_dim=dataset.input_dim,
+        num_frames=dataset.num_frames,
+        feature_settings={f: dict(read_info(data).feature(f).settings) for f in spec.features},
+        data={"path": spec.path, "sha256": spec.sha256},
+        versions=environment.describe(),
+    )
+    save_model(out, saved)
+    console.print(f"best {objective} {trainer.best_objective:.4f} at epoch {trainer.best_epoch}; saved to {out}")
+    console.print(f"next: [bold]fmasearch test {out} --data {data}[/]", highlight=False, soft_wrap=True)
+
+
+def test(model_file: Path, data: Path, split: str, *, as_json: bool) -> None:
+    """Print how a saved model does on a split."""
+    saved = load_model(model_file)
+    spec = DataSpec.of(data, features=saved.config.features, label=saved.config.task.classification)
+    require_classes(str(data), read_info(data).classes(spec.label), saved.class_names)
+    name: SplitName = split  # type: ignore[assignment]
+    judged = open_split(spec, name, saved.normalisers)
+    train_labels = read_columns(spec.path, "train", features=spec.features, label=spec.label).labels
+    majority = statistics.mode(int(label) for label in train_labels if label >= 0)
+    report = judge(saved.build(), judged, saved.class_names, majority_class=majority)
+    if as_json:
+        typer.echo(json.dumps(report.to_json(), indent=1))
+    else:
+        print_report(Console(), report)
+
+
+def print_report(console: Console, report: TestReport) -> None:
+    """Scores with intervals, then one row per class."""
+    console.print(
+        f"{report.split} split: {report.num_tracks} tracks; 95 % bootstrap intervals over {report.resampled_by}s",
+        highlight=False,
+    )
+    scores = Table(box=None)
+    for heading in ("metric", "value", "95 % interval"):
+        scores.add_column(heading, justify="left" if heading == "metric" else "right")
+    for name, value in report.metrics.items():
+        interval = report.intervals.get(name)
+        scores.add_row(name, f"{value:.4f}", f"{interval.low:.3f} – {interval.high:.3f}" if interval else "")
+    scores.add_row("majority baseline", f"{report.majority_accuracy:.4f}", "")
+    console.print(scores)
+    classes = Table(box=None)
+    for heading in ("class", "precision", "recall", "f1", "support"):
+        classes.add_column(heading, justify="left" if heading == "class" else "right")
+    for row in report.classes:
+        precision = f"{row.precision:.3f}" if row.predicted else "never predicted"
+        classes.add_row(row.name, precision, f"{row.recall:.3f}", f"{row.f1:.3f}", str(row.support))
+    console.print(classes)
+
+
+def _memorise(config: TrainConfig, dataset: Dataset, device: str, console: Console) -> None:
+    """Steps until 16 tracks are known by heart; a model that cannot do it has a defect."""
+    first = last = float("nan")
+    num_tracks = min(16, len(dataset.train))
+    for result in overfit_batch(config, dataset, num_tracks=num_tracks, device=device):
+        last = result.metrics["train_loss"]
+        first = last if result.epoch == 1 else first
+        if result.epoch == 1 or result.epoch % 20 == 0:
+            console.print(f"step {result.epoch:3d}  train_loss {last:.4f}", highlight=False)
+        if last < 0.05:
+            console.print(
+                f"[green]healthy[/]: {num_tracks} tracks memorised in {result.epoch} steps (loss {first:.3f} to {last:.3f})",
+                highlight=False,
+            )
+            return
+    raise FmasearchError(
+        f"the model could not memorise {num_tracks} tracks in 200 steps (loss {first:.3f} to {last:.3f}); likely causes: "
+        f"learning rate of the wrong order ({config.optimizer.learning_rate:g}), recurrent layers too deep, or a defect"
+    )

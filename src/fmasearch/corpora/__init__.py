@@ -1,0 +1,1 @@
+"""Corpora: who is in a collection of music, under which label, and in which split."""

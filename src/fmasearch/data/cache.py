@@ -1,0 +1,202 @@
+"""One copy per node: each split's levels as a plain `.npy`, memory-mapped by every trial.
+
+Only the splits that are asked for are ever read from the feature file, so a search, which asks for train and
+val, leaves the test rows untouched on disk.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fmasearch.data.feature_file import (
+    FeatureInfo,
+    FileInfo,
+    SplitColumns,
+    SplitName,
+    content_hash,
+    read_columns,
+    read_feature_blocks,
+    read_info,
+)
+from fmasearch.data.splits import Dataset, LevelStore, Normaliser, Split
+from fmasearch.errors import DataError
+
+_FLAT_STD = 1e-4  # a bin that never moves is centred, not blown up
+
+
+@dataclass(frozen=True, slots=True)
+class DataSpec:
+    """Which file, features and labels a study uses. Plain values, so that it travels to any worker."""
+
+    path: str
+    features: tuple[str, ...]
+    label: str
+    sha256: str
+    cache_dir: str
+
+    @classmethod
+    def of(cls, path: str | Path, *, features: Sequence[str], label: str, cache_dir: Path | None = None) -> DataSpec:
+        """Check the file and hash it.
+
+        Raises:
+            DataError: if the file cannot be used, or lacks a feature set or the label set.
+        """
+        info = read_info(path)
+        for feature in features:
+            info.feature(feature)
+        info.classes(label)
+        _require_equal_frames(info, features)
+        folder = cache_dir or default_cache_dir()
+        sha256 = content_hash(path, memo=folder / "hashes.json")
+        return cls(str(Path(path).resolve()), tuple(features), label, sha256, str(folder))
+
+
+def default_cache_dir() -> Path:
+    """`FMASEARCH_CACHE`, or `fmasearch` under the user's cache folder."""
+    if "FMASEARCH_CACHE" in os.environ:
+        return Path(os.environ["FMASEARCH_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "fmasearch"
+
+
+def prepare(spec: DataSpec, splits: Sequence[SplitName] = ("train", "val")) -> None:
+    """Build what is missing of the cache, so that workers only map it."""
+    info = read_info(spec.path)
+    for split in splits:
+        columns = read_columns(spec.path, split, features=spec.features, label=spec.label)
+        for name in spec.features:
+            _levels_file(spec, info.feature(name), columns, split)
+
+
+def open_dataset(spec: DataSpec, *, device: torch.device | str = "cpu", with_val: bool = True) -> Dataset:
+    """Map train and val; the test split is not opened."""
+    info = read_info(spec.path)
+    columns = read_columns(spec.path, "train", features=spec.features, label=spec.label)
+    normalisers = tuple(_normaliser(spec, info.feature(name), columns) for name in spec.features)
+    train = _build_split(spec, info, "train", columns, normalisers, device)
+    val = open_split(spec, "val", normalisers, device=device) if with_val else None
+    return Dataset(train, val, info.classes(spec.label), normalisers)
+
+
+def open_split(
+    spec: DataSpec, split: SplitName, normalisers: Sequence[Normaliser], *, device: torch.device | str = "cpu"
+) -> Split:
+    """Map one split, standardised by `normalisers` (of the training split, or of a saved model)."""
+    info = read_info(spec.path)
+    columns = read_columns(spec.path, split, features=spec.features, label=spec.label)
+    return _build_split(spec, info, split, columns, normalisers, device)
+
+
+def _build_split(
+    spec: DataSpec,
+    info: FileInfo,
+    split: SplitName,
+    columns: SplitColumns,
+    normalisers: Sequence[Normaliser],
+    device: torch.device | str,
+) -> Split:
+    labelled = np.flatnonzero(columns.labels >= 0)
+    stores = []
+    for name, normaliser in zip(spec.features, normalisers, strict=True):
+        feature = info.feature(name)
+        if len(normaliser.mean_F) != feature.shape[2]:
+            raise DataError(
+                f"{spec.path}: features/{name}: expected {len(normaliser.mean_F)} bins, got {feature.shape[2]}"
+            )
+        # Copy-on-write: nobody writes, so every process shares the page cache, and torch sees a writable array.
+        levels = torch.from_numpy(np.load(_levels_file(spec, feature, columns, split), mmap_mode="c"))
+        if len(labelled) < len(columns.labels):
+            levels = levels[torch.from_numpy(labelled)]
+        stores.append(LevelStore.build(levels.to(device), feature.scale, feature.offset, normaliser))
+    return Split(
+        name=split,
+        stores=tuple(stores),
+        lengths_N=torch.from_numpy(columns.lengths[labelled]),
+        targets_N=torch.from_numpy(columns.labels[labelled]).to(device),
+        track_ids=tuple(columns.track_ids[int(row)] for row in labelled),
+        artist_ids=columns.artist_ids[labelled],
+    )
+
+
+def _levels_file(spec: DataSpec, feature: FeatureInfo, columns: SplitColumns, split: SplitName) -> Path:
+    """The split's levels as `.npy`, built if absent: streamed in blocks, renamed when complete."""
+    target = _folder(spec) / f"{feature.name}-{split}.npy"
+    if target.exists():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    shape = (len(columns.rows), *feature.shape[1:])
+    try:
+        mapped = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.dtype(feature.dtype), shape=shape)
+        done = 0
+        for block in read_feature_blocks(spec.path, feature, columns.rows):
+            _require_finite(spec, feature, block, columns, done)
+            mapped[done : done + len(block)] = block
+            done += len(block)
+        mapped.flush()
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return target
+
+
+def _normaliser(spec: DataSpec, feature: FeatureInfo, columns: SplitColumns) -> Normaliser:
+    """Mean and standard deviation per bin over the training split's valid frames, in float64, kept in the cache."""
+    target = _folder(spec) / f"{feature.name}-train-stats.npz"
+    if not target.exists():
+        mean, std = _measure(_levels_file(spec, feature, columns, "train"), feature, columns)
+        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp.npz")
+        np.savez(temporary, mean=mean, std=std)
+        os.replace(temporary, target)
+    with np.load(target) as stats:
+        return Normaliser(torch.from_numpy(stats["mean"]).float(), torch.from_numpy(stats["std"]).float())
+
+
+def _measure(
+    levels_file: Path, feature: FeatureInfo, columns: SplitColumns
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    levels_NTF: NDArray[Any] = np.load(levels_file, mmap_mode="r")
+    frames_T = np.arange(levels_NTF.shape[1])
+    count = 0
+    total_F = np.zeros(levels_NTF.shape[2])
+    squares_F = np.zeros(levels_NTF.shape[2])
+    for start in range(0, len(levels_NTF), 256):
+        valid_NT = frames_T < columns.lengths[start : start + 256, None]
+        values = feature.offset + feature.scale * levels_NTF[start : start + 256][valid_NT].astype(np.float64)
+        count += len(values)
+        total_F += values.sum(axis=0)
+        squares_F += np.square(values).sum(axis=0)
+    mean_F = total_F / count
+    std_F = np.sqrt(np.maximum(squares_F / count - np.square(mean_F), 0.0))
+    return mean_F, np.where(std_F < _FLAT_STD, 1.0, std_F)
+
+
+def _require_finite(
+    spec: DataSpec, feature: FeatureInfo, block: NDArray[Any], columns: SplitColumns, done: int
+) -> None:
+    if block.dtype == np.uint8:
+        return
+    broken = np.flatnonzero(~np.isfinite(block).all(axis=(1, 2)))
+    if len(broken):
+        names = ", ".join(columns.track_ids[done + int(row)] for row in broken[:5])
+        raise DataError(
+            f"{spec.path}: features/{feature.name}: expected finite values, got NaN or infinity in "
+            f"{len(broken)} tracks of this block (track_id {names}); set their split to -1 or prepare them again"
+        )
+
+
+def _require_equal_frames(info: FileInfo, features: Sequence[str]) -> None:
+    frames = {name: info.feature(name).shape[1] for name in features}
+    if len(set(frames.values())) > 1:
+        raise DataError(f"{info.path}: features {frames}: expected equal numbers of frames to join them along bins")
+
+
+def _folder(spec: DataSpec) -> Path:
+    return Path(spec.cache_dir) / spec.sha256[:16]

@@ -1,0 +1,358 @@
+"""The feature file, format 1: the only module that reads or writes HDF5."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from fmasearch import __version__
+from fmasearch.config import did_you_mean
+from fmasearch.errors import DataError
+
+FORMAT, FORMAT_VERSION = "fmasearch", 1
+SPLITS = {"train": 0, "val": 1, "test": 2}
+SplitName = Literal["train", "val", "test"]
+Array = NDArray[Any]
+_BLOCK_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureInfo:
+    """One feature set: (N, T, F) levels, where value = offset + scale * level (scale 1, offset 0 for floats)."""
+
+    name: str
+    shape: tuple[int, int, int]
+    dtype: str
+    scale: float
+    offset: float
+    settings: Mapping[str, Any]  # the file's attributes: sample_rate, hop_length, ...
+
+
+@dataclass(frozen=True, slots=True)
+class LabelInfo:
+    """One label set. `names` is empty for a regression target."""
+
+    name: str
+    names: tuple[str, ...]
+    counts: Mapping[str, int]  # per class, or {"labelled": n} for a target
+
+
+@dataclass(frozen=True, slots=True)
+class FileInfo:
+    """What a feature file holds, without its features."""
+
+    path: str
+    corpus: str
+    num_tracks: int
+    features: Mapping[str, FeatureInfo]
+    labels: Mapping[str, LabelInfo]
+    split_counts: Mapping[str, int]
+    num_artists: int
+    source: str
+
+    def feature(self, name: str) -> FeatureInfo:
+        if name not in self.features:
+            known = sorted(self.features)
+            raise DataError(f"{self.path}: features/{name}: no such feature set{did_you_mean(name, known)}")
+        return self.features[name]
+
+    def classes(self, label: str) -> tuple[str, ...]:
+        """Class names of a label set; a missing set or a regression target is a DataError."""
+        known = sorted(name for name, info in self.labels.items() if info.names)
+        if label not in self.labels:
+            raise DataError(f"{self.path}: labels/{label}: no such label set{did_you_mean(label, known)}")
+        if not self.labels[label].names:
+            raise DataError(
+                f"{self.path}: labels/{label}: expected class labels with a `names` attribute, got a "
+                f"regression target{did_you_mean(label, known)}"
+            )
+        return self.labels[label].names
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureArray:
+    """Feature values to be written: (N, T, F) float16, or uint8 levels with scale and offset."""
+
+    values: Array
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    scale: float = 1.0
+    offset: float = 0.0
+
+
+def read_info(path: str | Path) -> FileInfo:
+    """Read and check everything but the features.
+
+    Raises:
+        DataError: if the file is missing, damaged, of another format, or contradicts itself.
+    """
+    with _open(path) as file:
+        split = _column(path, file, "split")
+        features = {name: _feature_info(path, file, name, len(split)) for name in _members(file, "features")}
+        if not features:
+            raise DataError(f"{path}: features: expected at least one feature set, got none")
+        labels = {name: _label_info(path, file, name, len(split)) for name in _members(file, "labels")}
+        artists = _artists(file, len(split))
+        return FileInfo(
+            path=str(path),
+            corpus=_text(file.attrs.get("corpus", "")),
+            num_tracks=len(split),
+            features=features,
+            labels=labels,
+            split_counts={name: int((split == code).sum()) for name, code in SPLITS.items()},
+            num_artists=len(np.unique(artists[artists >= 0])),
+            source=_text(file.attrs.get("source", "")),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SplitColumns:
+    """The small columns of one split's rows."""
+
+    rows: Array  # (n,) row numbers in the file
+    lengths: Array  # (n,) int64 frames
+    labels: Array  # (n,) int64, -1 = none
+    track_ids: tuple[str, ...]
+    artist_ids: Array  # (n,) int64, -1 = unknown
+
+
+def read_columns(path: str | Path, split: SplitName, *, features: Sequence[str], label: str) -> SplitColumns:
+    """Read lengths, labels and identities of one split; rows of other splits are not looked at.
+
+    Raises:
+        DataError: if the split is empty, lengths disagree between features, or a label is out of range.
+    """
+    info = read_info(path)
+    names = info.classes(label)
+    with _open(path) as file:
+        rows = np.flatnonzero(_column(path, file, "split") == SPLITS[split])
+        if len(rows) == 0:
+            raise DataError(f"{path}: split: expected rows with value {SPLITS[split]} ({split}), got none")
+        labels = _column(path, file, f"labels/{label}")[rows].astype(np.int64)
+        if labels.max() >= len(names) or labels.min() < -1:
+            raise DataError(
+                f"{path}: labels/{label}: expected -1..{len(names) - 1}, got {labels.min()}..{labels.max()}"
+            )
+        if (labels < 0).all():
+            raise DataError(f"{path}: labels/{label}: no track of the {split} split has a label")
+        lengths = [_lengths(path, file, info.feature(name))[rows] for name in features]
+        for name, other in zip(features[1:], lengths[1:], strict=True):
+            if not np.array_equal(lengths[0], other):
+                raise DataError(
+                    f"{path}: lengths/{name}: expected the lengths of {features[0]} so that both can be joined "
+                    f"along bins, got others"
+                )
+        ids = _column(path, file, "track_id")[rows] if "track_id" in file else rows.astype(str)
+        return SplitColumns(
+            rows=rows,
+            lengths=lengths[0],
+            labels=labels,
+            track_ids=tuple(_text(i) for i in ids),
+            artist_ids=_artists(file, info.num_tracks)[rows].astype(np.int64),
+        )
+
+
+def read_feature_blocks(path: str | Path, feature: FeatureInfo, rows: Array) -> Iterator[Array]:
+    """Yield the levels of `rows` (ascending) in blocks of about 64 MiB, shape (n, T, F), dtype as stored.
+
+    Raises:
+        DataError: if a block cannot be read (truncated or corrupt file).
+    """
+    row_bytes = feature.shape[1] * feature.shape[2] * np.dtype(feature.dtype).itemsize
+    step = max(1, _BLOCK_BYTES // max(1, row_bytes))
+    with _open(path) as file:
+        dataset = file[f"features/{feature.name}"]
+        for start in range(0, len(rows), step):
+            block = rows[start : start + step]
+            try:
+                yield _read_rows(dataset, block)
+            except (OSError, RuntimeError) as error:
+                raise DataError(
+                    f"{path}: features/{feature.name}: rows {block[0]}..{block[-1]} cannot be read "
+                    f"({_first_line(error)}); the file is damaged: copy or prepare it again"
+                ) from None
+
+
+def write_feature_file(
+    path: str | Path,
+    *,
+    corpus: str,
+    features: Mapping[str, FeatureArray],
+    lengths: Mapping[str, Array] | None = None,
+    classes: Mapping[str, tuple[Sequence[str], Array]] | None = None,
+    targets: Mapping[str, Array] | None = None,
+    split: Array,
+    track_ids: Sequence[str],
+    artist_ids: Array | None = None,
+    source: str = "",
+) -> None:
+    """Write a feature file of format 1, under a temporary name that is renamed when complete.
+
+    Args:
+        features: by name; all with the same N.
+        lengths: frames before padding by feature; absent means every clip is full.
+        classes: label sets by name: (class names, (N,) codes with -1 = none).
+        targets: regression labels by name, (N,) float, NaN = none.
+        split: (N,) 0 train, 1 val, 2 test, -1 unused.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    num_tracks = len(track_ids)
+    with h5py.File(temporary, "w") as file:
+        file.attrs.update({"format": FORMAT, "format_version": FORMAT_VERSION, "corpus": corpus})
+        file.attrs.update({"created_by": f"fmasearch {__version__}", "source": source})
+        for name, feature in features.items():
+            dataset = file.create_dataset(f"features/{name}", data=feature.values)
+            dataset.attrs.update(dict(feature.settings))
+            if feature.values.dtype == np.uint8:
+                dataset.attrs.update({"scale": feature.scale, "offset": feature.offset})
+            full = np.full(num_tracks, feature.values.shape[1], np.int32)
+            file[f"lengths/{name}"] = (lengths or {}).get(name, full).astype(np.int32)
+        for name, (names, codes) in (classes or {}).items():
+            file[f"labels/{name}"] = np.asarray(codes, np.int16)
+            file[f"labels/{name}"].attrs["names"] = np.array(list(names), dtype=object)
+        for name, values in (targets or {}).items():
+            file[f"labels/{name}"] = np.asarray(values, np.float32)
+        file["split"] = np.asarray(split, np.int8)
+        file["track_id"] = np.array(list(track_ids), dtype=object)
+        file["artist_id"] = np.full(num_tracks, -1, np.int32) if artist_ids is None else artist_ids.astype(np.int32)
+    os.replace(temporary, path)
+
+
+def content_hash(path: str | Path, *, memo: Path | None = None) -> str:
+    """SHA-256 of the file. `memo` is a JSON file that remembers hashes by path, size and modification time."""
+    path = Path(path)
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    key = f"{path.resolve()}:{stat.st_size}:{stat.st_mtime_ns}"
+    known = _read_memo(memo)
+    if key not in known:
+        with path.open("rb") as file:
+            known[key] = hashlib.file_digest(file, "sha256").hexdigest()
+        if memo:
+            memo.parent.mkdir(parents=True, exist_ok=True)
+            temporary = memo.with_name(f".{memo.name}.{os.getpid()}.tmp")
+            temporary.write_text(json.dumps(known, indent=0))
+            os.replace(temporary, memo)
+    return known[key]
+
+
+def _read_memo(memo: Path | None) -> dict[str, str]:
+    try:
+        known = json.loads(memo.read_text()) if memo else {}
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+@contextmanager
+def _open(path: str | Path) -> Iterator[h5py.File]:
+    if not Path(path).is_file():
+        raise DataError(f"{path}: no such feature file; `fmasearch demo` writes one to try")
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        reason = "is cut short: copy it again" if "truncated" in str(error) else "is not an HDF5 file, or is damaged"
+        raise DataError(f"{path}: {reason} ({_first_line(error)})") from None
+    with file:
+        found, version = _text(file.attrs.get("format", "")), file.attrs.get("format_version")
+        if found != FORMAT:
+            raise DataError(f"{path}: attribute format: expected {FORMAT!r}, got {found!r}: not a feature file")
+        if version != FORMAT_VERSION:
+            raise DataError(f"{path}: attribute format_version: expected {FORMAT_VERSION}, got {version}")
+        yield file
+
+
+def _members(file: h5py.File, group: str) -> list[str]:
+    return list(file[group]) if group in file else []
+
+
+def _column(path: str | Path, file: h5py.File, name: str) -> Array:
+    if name not in file:
+        raise DataError(f"{path}: {name}: required by format {FORMAT_VERSION}, but absent")
+    try:
+        values: Array = file[name][()]
+    except (OSError, RuntimeError) as error:
+        raise DataError(f"{path}: {name}: cannot be read ({_first_line(error)}); the file is damaged") from None
+    return values
+
+
+def _feature_info(path: str | Path, file: h5py.File, name: str, num_tracks: int) -> FeatureInfo:
+    dataset = file[f"features/{name}"]
+    key = f"{path}: features/{name}"
+    if dataset.ndim != 3 or dataset.shape[0] != num_tracks or 0 in dataset.shape:
+        raise DataError(f"{key}: expected shape ({num_tracks}, frames, bins), got {dataset.shape}")
+    if dataset.dtype not in (np.uint8, np.float16, np.float32):
+        raise DataError(f"{key}: expected float16, float32 or uint8, got {dataset.dtype}")
+    settings = {k: _plain(v) for k, v in dataset.attrs.items()}
+    if dataset.dtype == np.uint8 and not {"scale", "offset"} <= settings.keys():
+        raise DataError(f"{key}: uint8 levels need the attributes scale and offset, got {sorted(settings)}")
+    return FeatureInfo(
+        name=name,
+        shape=dataset.shape,
+        dtype=str(dataset.dtype),
+        scale=float(settings.pop("scale", 1.0)),
+        offset=float(settings.pop("offset", 0.0)),
+        settings=settings,
+    )
+
+
+def _label_info(path: str | Path, file: h5py.File, name: str, num_tracks: int) -> LabelInfo:
+    values = _column(path, file, f"labels/{name}")
+    if values.shape != (num_tracks,):
+        raise DataError(f"{path}: labels/{name}: expected shape ({num_tracks},), got {values.shape}")
+    names = tuple(_text(n) for n in file[f"labels/{name}"].attrs.get("names", ()))
+    if names:
+        return LabelInfo(name, names, {n: int((values == code).sum()) for code, n in enumerate(names)})
+    return LabelInfo(name, (), {"labelled": int(np.isfinite(values).sum())})
+
+
+def _lengths(path: str | Path, file: h5py.File, feature: FeatureInfo) -> Array:
+    num_tracks, num_frames, _ = feature.shape
+    if f"lengths/{feature.name}" not in file:
+        return np.full(num_tracks, num_frames, np.int64)
+    lengths = _column(path, file, f"lengths/{feature.name}")
+    if lengths.shape != (num_tracks,) or lengths.min() < 1 or lengths.max() > num_frames:
+        raise DataError(
+            f"{path}: lengths/{feature.name}: expected ({num_tracks},) values in 1..{num_frames}, got "
+            f"{lengths.shape} in {lengths.min()}..{lengths.max()}"
+        )
+    return lengths.astype(np.int64)
+
+
+def _artists(file: h5py.File, num_tracks: int) -> Array:
+    return file["artist_id"][()] if "artist_id" in file else np.full(num_tracks, -1, np.int32)
+
+
+def _read_rows(dataset: h5py.Dataset, rows: Array) -> Array:
+    """Slices are far quicker than h5py's fancy indexing, so contiguous runs are read as slices."""
+    runs = np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1)
+    return np.concatenate([dataset[run[0] : run[-1] + 1] for run in runs])
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return _text(value) if isinstance(value, bytes) else value

@@ -1,0 +1,152 @@
+"""A split on its device: levels stay as stored and become standardised float32 one batch at a time.
+
+B batch, T frames, F bins of one feature set, N tracks of the split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Batch(NamedTuple):
+    """`x_BTF` float32 and `targets_B` int64 on the device; `lengths_B` int64 on the CPU, as packing wants it."""
+
+    x_BTF: Tensor
+    lengths_B: Tensor
+    targets_B: Tensor
+
+
+@dataclass(frozen=True)
+class Normaliser:
+    """Per-bin mean and standard deviation of one feature set, in its own unit, from training frames only."""
+
+    mean_F: Tensor
+    std_F: Tensor
+
+
+@dataclass(frozen=True)
+class LevelStore:
+    """One feature set of a split, and the affine map from its stored levels to standardised values."""
+
+    levels_NTF: Tensor
+    gain_F: Tensor
+    bias_F: Tensor
+
+    @classmethod
+    def build(cls, levels_NTF: Tensor, scale: float, offset: float, normaliser: Normaliser) -> LevelStore:
+        """value = offset + scale * level, z = (value - mean) / std, folded into one gain and one bias."""
+        device = levels_NTF.device
+        gain_F = scale / normaliser.std_F
+        bias_F = (offset - normaliser.mean_F) / normaliser.std_F
+        return cls(levels_NTF, gain_F.to(device), bias_F.to(device))
+
+    def select(self, index_B: Tensor) -> Tensor:
+        """(B, T, F) float32, standardised."""
+        return torch.addcmul(self.bias_F, self.levels_NTF[index_B].float(), self.gain_F)
+
+
+@dataclass(frozen=True)
+class Split:
+    """The labelled tracks of one split."""
+
+    name: str
+    stores: tuple[LevelStore, ...]
+    lengths_N: Tensor  # int64, CPU
+    targets_N: Tensor  # int64, on the device
+    track_ids: tuple[str, ...]
+    artist_ids: np.ndarray[tuple[int], np.dtype[np.int64]]
+
+    def __len__(self) -> int:
+        return len(self.track_ids)
+
+    @property
+    def device(self) -> torch.device:
+        return self.targets_N.device
+
+    @property
+    def num_frames(self) -> int:
+        return int(self.stores[0].levels_NTF.shape[1])
+
+    @property
+    def input_dim(self) -> int:
+        return sum(int(store.levels_NTF.shape[2]) for store in self.stores)
+
+    def batch(self, index_B: Tensor) -> Batch:
+        """Select tracks by `index_B` (int64, CPU). Feature sets are joined along bins; padding becomes 0."""
+        on_device_B = index_B.to(self.device, non_blocking=True)
+        lengths_B = self.lengths_N[index_B]
+        parts = [store.select(on_device_B) for store in self.stores]
+        x_BTF = parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
+        if int(lengths_B.min()) < self.num_frames:
+            frames_T = torch.arange(self.num_frames, device=self.device)
+            x_BTF = x_BTF * (frames_T < lengths_B.to(self.device, non_blocking=True)[:, None])[:, :, None]
+        return Batch(x_BTF, lengths_B, self.targets_N[on_device_B])
+
+    def shuffled(self, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:
+        """Every track once, in random order. A last batch of one track is left out: batch norm needs two."""
+        for index_B in torch.randperm(len(self), generator=generator).split(batch_size):
+            if len(index_B) > 1 or len(self) == 1:
+                yield self.batch(index_B)
+
+    def ordered(self, batch_size: int) -> Iterator[Batch]:
+        """Every track once, in file order."""
+        for index_B in torch.arange(len(self)).split(batch_size):
+            yield self.batch(index_B)
+
+    def head(self, count: int) -> Split:
+        """The first `count` tracks, spread over the split, as a split of their own."""
+        index = torch.linspace(0, len(self) - 1, min(count, len(self))).long()
+        return _take(self, index)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What a training sees. There is deliberately no test split in it."""
+
+    train: Split
+    val: Split | None
+    class_names: tuple[str, ...]
+    normalisers: tuple[Normaliser, ...]
+
+    @property
+    def input_dim(self) -> int:
+        return self.train.input_dim
+
+    @property
+    def num_frames(self) -> int:
+        return self.train.num_frames
+
+
+def merge_splits(name: str, splits: Sequence[Split]) -> Split:
+    """One split out of several of the same file (train+val for a final training); copies the levels."""
+    first = splits[0]
+    stores = tuple(
+        LevelStore(torch.cat([s.stores[i].levels_NTF for s in splits]), store.gain_F, store.bias_F)
+        for i, store in enumerate(first.stores)
+    )
+    return Split(
+        name=name,
+        stores=stores,
+        lengths_N=torch.cat([s.lengths_N for s in splits]),
+        targets_N=torch.cat([s.targets_N for s in splits]),
+        track_ids=tuple(track for s in splits for track in s.track_ids),
+        artist_ids=np.concatenate([s.artist_ids for s in splits]),
+    )
+
+
+def _take(split: Split, index: Tensor) -> Split:
+    device_index = index.to(split.device)
+    return Split(
+        name=split.name,
+        stores=tuple(LevelStore(s.levels_NTF[device_index], s.gain_F, s.bias_F) for s in split.stores),
+        lengths_N=split.lengths_N[index],
+        targets_N=split.targets_N[device_index],
+        track_ids=tuple(split.track_ids[int(i)] for i in index),
+        artist_ids=split.artist_ids[index.numpy()],
+    )

@@ -1,0 +1,1 @@
+"""Features: what a model hears, computed from audio."""

@@ -1,0 +1,131 @@
+"""The log-mel spectrogram: its settings, and the front-end that turns audio into decibels.
+
+The one front-end of fmasearch: whatever reads audio (the demo music, FMA, a WAV at inference) goes through
+it, and its settings travel in the feature file, so that a model hears what it was trained on.
+
+Shapes: B clips, N samples, T frames, F mel bins.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torchaudio.transforms import MelSpectrogram
+
+POWER_FLOOR = 1e-10
+"""Mel power below this is silence, as in librosa's `power_to_db(amin=1e-10)`: -100 dB of full scale."""
+
+
+@dataclass(frozen=True, slots=True)
+class MelSettings:
+    """Everything that decides the numbers of a log-mel spectrogram. The defaults are FMA's usual ones."""
+
+    sample_rate: int = 22050
+    """Hertz; audio of another rate is resampled by whoever reads it."""
+    n_fft: int = 2048
+    """Samples in the Hann window and in the transform."""
+    hop_length: int = 512
+    """Samples from one frame to the next."""
+    n_mels: int = 128
+    f_min: float = 0.0
+    f_max: float | None = None
+    """Hertz; None is half the sample rate."""
+    mel_scale: Literal["slaney", "htk"] = "slaney"
+    norm: Literal["slaney"] | None = "slaney"
+    """`slaney` divides each filter by its width in hertz."""
+    top_db: float = 80.0
+    """Decibels kept below the clip's maximum; anything quieter is `-top_db`."""
+
+    @property
+    def frame_rate(self) -> float:
+        """Frames a second."""
+        return self.sample_rate / self.hop_length
+
+    @property
+    def highest_frequency(self) -> float:
+        """Upper edge of the last filter, in hertz."""
+        return self.sample_rate / 2 if self.f_max is None else self.f_max
+
+    def to_attrs(self) -> dict[str, str | int | float]:
+        """The attributes of `/features/mel` in a feature file; none is missing or None."""
+        return {
+            "sample_rate": self.sample_rate,
+            "n_fft": self.n_fft,
+            "hop_length": self.hop_length,
+            "n_mels": self.n_mels,
+            "f_min": self.f_min,
+            "f_max": self.highest_frequency,
+            "mel_scale": self.mel_scale,
+            "norm": self.norm or "none",
+            "frame_rate": self.frame_rate,
+            "top_db": self.top_db,
+            "unit": "dB relative to the clip's maximum",
+        }
+
+
+class LogMel(nn.Module):
+    """Audio to log-mel. Moves to a GPU with `.to(device)`; it has no parameters and needs no gradient.
+
+    The mel power equals librosa's (`melspectrogram(y, pad_mode="constant")`) to 2e-6. The decibels are its
+    `power_to_db(ref=np.max, top_db=80)`, but for a silent clip: librosa says 0 dB, the loudest there is, and
+    this says `-top_db`.
+    """
+
+    def __init__(self, settings: MelSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        self.mel_spectrogram = MelSpectrogram(
+            sample_rate=settings.sample_rate,
+            n_fft=settings.n_fft,
+            hop_length=settings.hop_length,
+            n_mels=settings.n_mels,
+            f_min=settings.f_min,
+            f_max=settings.highest_frequency,
+            power=2.0,
+            center=True,
+            pad_mode="constant",
+            mel_scale=settings.mel_scale,
+            norm=settings.norm,
+        )
+
+    @torch.no_grad()
+    def forward(self, audio_BN: Tensor) -> Tensor:
+        """Log-mel of every clip, each relative to its own loudest cell.
+
+        Args:
+            audio_BN: float32 samples on the module's device, full scale 1.
+
+        Returns:
+            (B, T, F) float32 in [-top_db, 0] dB, T = `num_frames(N)`.
+        """
+        power_BFT = self.mel_spectrogram(audio_BN)
+        loudest_B11 = power_BFT.amax(dim=(1, 2), keepdim=True)
+        decibels_BFT = 10 * (
+            torch.log10(power_BFT.clamp_min(POWER_FLOOR)) - torch.log10(loudest_B11.clamp_min(POWER_FLOOR))
+        )
+        silent_B11 = loudest_B11 <= POWER_FLOOR
+        decibels_BFT = decibels_BFT.masked_fill(silent_B11, -self.settings.top_db)
+        return decibels_BFT.clamp_min(-self.settings.top_db).transpose(1, 2).contiguous()
+
+    def num_frames(self, num_samples: int) -> int:
+        """Frames of a clip of so many samples: the first is centred on sample 0."""
+        return num_samples // self.settings.hop_length + 1
+
+
+class Quantised(NamedTuple):
+    """Decibels as whole steps: `dB = offset + scale * level`."""
+
+    levels: Tensor
+    """uint8, in the shape of the decibels."""
+    scale: float
+    offset: float
+
+
+def quantise(decibels: Tensor, *, top_db: float = 80.0) -> Quantised:
+    """Store [-top_db, 0] dB in 256 levels: a cell errs by 0.16 dB at most. Values outside are clipped."""
+    scale = top_db / 255
+    levels = torch.round((decibels.float() + top_db) / scale).clamp(0, 255).to(torch.uint8)
+    return Quantised(levels, scale, -top_db)

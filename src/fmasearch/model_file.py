@@ -1,0 +1,101 @@
+"""`model.pt`: weights and everything needed to use them, readable with `weights_only=True`."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fmasearch import __version__
+from fmasearch.config import TrainConfig, parse_section
+from fmasearch.data import Normaliser
+from fmasearch.errors import ModelError
+from fmasearch.models import build_model
+
+FORMAT, FORMAT_VERSION = "fmasearch-model", 1
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """A trained model with what it was trained on. `weights` are on the CPU."""
+
+    config: TrainConfig
+    weights: Mapping[str, Tensor]
+    class_names: tuple[str, ...]
+    normalisers: tuple[Normaliser, ...]
+    input_dim: int
+    num_frames: int
+    feature_settings: Mapping[str, Mapping[str, Any]]  # by feature: sample_rate, hop_length, ...
+    data: Mapping[str, Any]  # path, sha256
+    versions: Mapping[str, str]
+
+    def build(self) -> nn.Module:
+        """The model with its weights, on the CPU, in evaluation mode."""
+        model = build_model(
+            self.config.architecture,
+            input_dim=self.input_dim,
+            num_frames=self.num_frames,
+            output_dim=len(self.class_names),
+            **self.config.hyperparameters,
+        )
+        model.load_state_dict(dict(self.weights))
+        return model.eval()
+
+
+def save_model(path: str | Path, model: SavedModel) -> None:
+    """Write under a temporary name and rename: a model file is whole or absent."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    torch.save(
+        {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "config": model.config.model_dump(mode="json"),
+            "weights": {name: tensor.cpu() for name, tensor in model.weights.items()},
+            "class_names": list(model.class_names),
+            "normalisers": [{"mean": n.mean_F.cpu(), "std": n.std_F.cpu()} for n in model.normalisers],
+            "input_dim": model.input_dim,
+            "num_frames": model.num_frames,
+            "feature_settings": {name: dict(values) for name, values in model.feature_settings.items()},
+            "data": dict(model.data),
+            "versions": {"fmasearch": __version__, **model.versions},
+        },
+        temporary,
+    )
+    os.replace(temporary, path)
+
+
+def load_model(path: str | Path) -> SavedModel:
+    """Read a model file; nothing in it is executed.
+
+    Raises:
+        ModelError: if it is missing, damaged, or not one of ours.
+    """
+    if not Path(path).is_file():
+        raise ModelError(f"{path}: no such model file")
+    try:
+        values = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError):
+        raise ModelError(f"{path}: is damaged, or not a model written by fmasearch") from None
+    if not isinstance(values, dict) or values.get("format") != FORMAT:
+        raise ModelError(f"{path}: expected a model written by fmasearch, got another file of tensors")
+    if values["format_version"] != FORMAT_VERSION:
+        raise ModelError(f"{path}: format_version: expected {FORMAT_VERSION}, got {values['format_version']}")
+    return SavedModel(
+        config=parse_section(TrainConfig, values["config"], source=str(path)),
+        weights=values["weights"],
+        class_names=tuple(values["class_names"]),
+        normalisers=tuple(Normaliser(n["mean"], n["std"]) for n in values["normalisers"]),
+        input_dim=values["input_dim"],
+        num_frames=values["num_frames"],
+        feature_settings=values["feature_settings"],
+        data=values["data"],
+        versions=values["versions"],
+    )

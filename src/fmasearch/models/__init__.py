@@ -1,0 +1,68 @@
+"""Architectures by name, and the one way to build them.
+
+Every architecture is an `nn.Module` whose keyword signature is its list of hyperparameters, with
+
+    forward(x_BTF, lengths_B) -> outputs_BK    the last linear layer of `embed`
+    embed(x_BTF, lengths_B) -> embedding_BD    the vector before the last linear layer
+
+`x_BTF` is float, standardised, and 0 at and after a clip's length; `lengths_B` is int64 on the CPU, so that
+no forward pass waits for the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torch import nn
+
+from fmasearch.config import did_you_mean
+from fmasearch.errors import ConfigError
+from fmasearch.models.cnn_rnn import CnnBilstm, CnnGru, CnnLstm
+from fmasearch.models.hyperparameters import check_names, check_values
+from fmasearch.records import Scalar
+
+__all__ = ["ARCHITECTURES", "build_model", "check_hyperparameters"]
+
+ARCHITECTURES: dict[str, type[nn.Module]] = {
+    "cnn_gru": CnnGru,
+    "cnn_lstm": CnnLstm,
+    "cnn_bilstm": CnnBilstm,
+}
+
+
+def build_model(
+    architecture: str, *, input_dim: int, num_frames: int, output_dim: int, **hyperparameters: Scalar
+) -> nn.Module:
+    """Build an architecture with fresh weights from torch's global generator, on the current device.
+
+    Args:
+        architecture: a key of `ARCHITECTURES`.
+        input_dim: feature bins of a frame (F), >= 1.
+        num_frames: frames of the longest clip (T), >= 1.
+        output_dim: outputs per clip (K), >= 1.
+        hyperparameters: keywords of the architecture's signature; what is absent takes its default.
+
+    Raises:
+        ConfigError: for an unknown architecture or hyperparameter, or a value of wrong type or range.
+    """
+    model = _find(architecture)
+    values = {"input_dim": input_dim, "num_frames": num_frames, "output_dim": output_dim}
+    check_names(model, architecture, hyperparameters)
+    check_values(model, {**values, **hyperparameters})
+    return model(**values, **hyperparameters)
+
+
+def check_hyperparameters(architecture: str, names: Iterable[str]) -> None:
+    """Check that an architecture knows these hyperparameters, without `model/` prefix; builds nothing.
+
+    Raises:
+        ConfigError: for an unknown architecture or hyperparameter.
+    """
+    check_names(_find(architecture), architecture, names)
+
+
+def _find(architecture: str) -> type[nn.Module]:
+    if architecture not in ARCHITECTURES:
+        hint = did_you_mean(architecture, sorted(ARCHITECTURES))
+        raise ConfigError(f"model.architecture: unknown architecture {architecture!r}{hint}")
+    return ARCHITECTURES[architecture]

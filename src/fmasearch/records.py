@@ -1,0 +1,265 @@
+"""Plain frozen values that travel between floors: objective, epoch, trial and study records.
+
+Nothing here imports torch, ray, mlflow or optuna, so that a record can be read anywhere.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any, Literal, TypeAlias
+
+Scalar: TypeAlias = str | int | float | bool | None
+Params: TypeAlias = Mapping[str, Scalar]
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """A metric and its direction, which never travel apart."""
+
+    metric: str
+    mode: Literal["max", "min"] = "max"
+
+    def better(self, candidate: float, incumbent: float) -> bool:
+        """Whether `candidate` beats `incumbent`; NaN never does, and anything finite beats NaN."""
+        if math.isnan(candidate):
+            return False
+        if math.isnan(incumbent):
+            return True
+        return candidate > incumbent if self.mode == "max" else candidate < incumbent
+
+    @property
+    def worst(self) -> float:
+        return -math.inf if self.mode == "max" else math.inf
+
+
+class TrialState(StrEnum):
+    """The state of a trial; Optuna, MLflow and the record agree on it."""
+
+    RUNNING = "running"
+    COMPLETED = "completed"  # ran to max_epochs, or ended by its own patience
+    PRUNED = "pruned"  # stopped early by the scheduler
+    FAILED = "failed"  # diverged, or raised
+
+
+@dataclass(frozen=True, slots=True)
+class EpochResult:
+    """What one epoch of training gave. `epoch` counts from 1; `best_*` look back over all epochs so far."""
+
+    epoch: int
+    metrics: Mapping[str, float]
+    learning_rate: float
+    epoch_seconds: float
+    objective: float
+    best_objective: float
+    best_epoch: int
+    finished: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "metrics": dict(self.metrics)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> EpochResult:
+        return cls(**values)
+
+
+@dataclass(frozen=True, slots=True)
+class TrialStart:
+    """A trial about to run. `params` are the sampled values by path, `config` the whole nested configuration."""
+
+    number: int
+    name: str
+    params: Params
+    config: Mapping[str, Any]
+    seed: int
+    label: str | None = None  # the name of a known-good point, if it is one
+
+
+@dataclass(frozen=True, slots=True)
+class TrialRecord:
+    """A trial that ended, with its whole learning curve."""
+
+    start: TrialStart
+    state: TrialState
+    epochs: tuple[EpochResult, ...]
+    seconds: float
+    error: str | None = None
+
+    @property
+    def name(self) -> str:
+        return self.start.name
+
+    @property
+    def best(self) -> EpochResult | None:
+        """The epoch with the best objective (the first of equals); None if no epoch ended."""
+        if not self.epochs:
+            return None
+        best_epoch = self.epochs[-1].best_epoch
+        return next((e for e in self.epochs if e.epoch == best_epoch), self.epochs[-1])
+
+    def to_json(self) -> dict[str, Any]:
+        start = asdict(self.start)
+        return {
+            **start,
+            "params": dict(self.start.params),
+            "config": dict(self.start.config),
+            "state": str(self.state),
+            "seconds": self.seconds,
+            "error": self.error,
+            "epochs": [epoch.to_json() for epoch in self.epochs],
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> TrialRecord:
+        rest = dict(values)
+        epochs = tuple(EpochResult.from_json(e) for e in rest.pop("epochs"))
+        state = TrialState(rest.pop("state"))
+        seconds, error = rest.pop("seconds"), rest.pop("error")
+        return cls(TrialStart(**rest), state, epochs, seconds, error)
+
+
+@dataclass(frozen=True, slots=True)
+class ConfirmRecord:
+    """One configuration retrained over several seeds; `curves` holds one trial record per seed."""
+
+    trial: str  # the name of the search trial it came from
+    params: Params
+    config: Mapping[str, Any]
+    curves: tuple[TrialRecord, ...]
+
+    @property
+    def objectives(self) -> tuple[float, ...]:
+        """Best validation objective of every seed that did not fail."""
+        return tuple(c.best.objective for c in self.curves if c.best and c.state is not TrialState.FAILED)
+
+    @property
+    def mean(self) -> float:
+        values = self.objectives
+        return sum(values) / len(values) if values else math.nan
+
+    @property
+    def std(self) -> float:
+        """Sample standard deviation over seeds; 0 for one seed, NaN for none."""
+        values = self.objectives
+        if len(values) < 2:
+            return 0.0 if values else math.nan
+        return math.sqrt(sum((v - self.mean) ** 2 for v in values) / (len(values) - 1))
+
+    @property
+    def best_epochs(self) -> tuple[int, ...]:
+        return tuple(c.best.epoch for c in self.curves if c.best and c.state is not TrialState.FAILED)
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A point estimate with its bootstrap confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class ClassScore:
+    """One row of the per-class report."""
+
+    name: str
+    precision: float
+    recall: float
+    f1: float
+    support: int
+    predicted: int  # how often the class was predicted; 0 is shown as "never predicted"
+
+
+@dataclass(frozen=True, slots=True)
+class TestReport:
+    """A model judged once on a split it did not see. `confusion[i][j]`: true class i, predicted class j."""
+
+    __test__ = False  # not a pytest class
+
+    split: str
+    num_tracks: int
+    metrics: Mapping[str, float]  # accuracy, balanced_accuracy, macro_f1, micro_f1, weighted_f1, log_loss
+    intervals: Mapping[str, Interval]  # the same names, 95 % bootstrap
+    resampled_by: Literal["artist", "track"]
+    classes: tuple[ClassScore, ...]
+    confusion: tuple[tuple[int, ...], ...]
+    majority_accuracy: float  # always answering the training split's largest class
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> TestReport:
+        rest = dict(values)
+        rest["intervals"] = {name: Interval(**interval) for name, interval in rest["intervals"].items()}
+        rest["classes"] = tuple(ClassScore(**row) for row in rest["classes"])
+        rest["confusion"] = tuple(tuple(row) for row in rest["confusion"])
+        return cls(**rest)
+
+
+@dataclass(frozen=True, slots=True)
+class FinalRecord:
+    """The winner, retrained and tested once."""
+
+    trial: str
+    config: Mapping[str, Any]
+    trained_on: str  # "train" or "train+val"
+    epochs: int  # the confirmed number of epochs
+    curve: tuple[EpochResult, ...]
+    validation: Mapping[str, float]  # empty when trained on train+val
+    test: TestReport
+    num_parameters: int
+    model_file: str
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "curve": [epoch.to_json() for epoch in self.curve]}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> FinalRecord:
+        rest = dict(values)
+        rest["curve"] = tuple(EpochResult.from_json(epoch) for epoch in rest["curve"])
+        rest["test"] = TestReport.from_json(rest["test"])
+        return cls(**rest)
+
+
+@dataclass(frozen=True, slots=True)
+class StudyRecord:
+    """Everything a report needs: what was searched, on what, at which cost, and what was found."""
+
+    name: str
+    space_name: str
+    search_name: str
+    objective: Objective
+    command: str
+    space_text: str  # the space file as it was read
+    search: Mapping[str, Any]  # every setting of the search, defaults filled in
+    data: Mapping[str, Any]  # path, sha256, corpus, tracks per split, class names, features
+    environment: Mapping[str, str]  # versions, device, commit, cores
+    trials: tuple[TrialRecord, ...]
+    confirmed: tuple[ConfirmRecord, ...] = ()  # best first
+    final: FinalRecord | None = None
+    search_seconds: float = 0.0
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    def count(self, state: TrialState) -> int:
+        return sum(trial.state is state for trial in self.trials)
+
+    @property
+    def num_epochs(self) -> int:
+        """Epochs trained in the search, over all trials."""
+        return sum(len(trial.epochs) for trial in self.trials)
+
+    def ranked(self) -> tuple[TrialRecord, ...]:
+        """Trials that did not fail, best objective first."""
+        scored = [t for t in self.trials if t.best is not None and t.state is not TrialState.FAILED]
+        sign = -1.0 if self.objective.mode == "max" else 1.0
+        return tuple(sorted(scored, key=lambda t: (sign * _objective_of(t), t.start.number)))
+
+
+def _objective_of(trial: TrialRecord) -> float:
+    assert trial.best is not None
+    return trial.best.objective

@@ -1,0 +1,205 @@
+"""The bridge between Ray Tune and Optuna: asks Optuna for trials, and tells it the truth about how they ended.
+
+Ray's own `OptunaSearch` tells Optuna COMPLETE for a trial that ASHA stopped, leaves a diverged trial RUNNING for
+ever, and keeps its study in a pickle. Here the study lives in Optuna's storage, written by the driver alone:
+stopped trials are PRUNED with their learning curve, diverged ones FAIL, and an interrupted study can be resumed
+from the storage.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.trial import FrozenTrial, Trial
+from optuna.trial import TrialState as OptunaState
+from ray.tune.search import Searcher
+
+from fmasearch.config import SearchConfig
+from fmasearch.records import EpochResult, Objective, Params, TrialState
+from fmasearch.space import Space
+
+# What Ray Tune schedules by, and what every result of a trial carries.
+EPOCH_KEY, OBJECTIVE_KEY, RESULT_KEY = "epoch", "best_objective", "result"
+
+_OPTUNA_STATES = {
+    TrialState.COMPLETED: OptunaState.COMPLETE,
+    TrialState.PRUNED: OptunaState.PRUNED,
+    TrialState.FAILED: OptunaState.FAIL,
+}
+
+
+def outcome(result: Mapping[str, Any] | None, *, error: bool = False) -> TrialState:
+    """The state of a trial that ended with `result`, Ray's last report of it (nested or flattened).
+
+    A trial that ends before its trainer says `finished` was stopped from outside: pruned. One without any epoch
+    has nothing to be judged by: failed.
+    """
+    if error or not result or EPOCH_KEY not in result:
+        return TrialState.FAILED
+    return TrialState.COMPLETED if result.get("finished") else TrialState.PRUNED
+
+
+def open_study(path: Path, search: SearchConfig, space: Space, objective: Objective, *, concurrency: int) -> optuna.Study:
+    """Create the study in an sqlite file, or load it to go on.
+
+    A new study starts with the space's known-good points (or, for `grid`, with every point of the grid).
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    storage = optuna.storages.RDBStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 60}})
+    study = optuna.create_study(
+        storage=storage,
+        study_name="fmasearch",
+        direction="maximize" if objective.mode == "max" else "minimize",
+        pruner=optuna.pruners.NopPruner(),
+        load_if_exists=True,
+    )
+    existing = study.get_trials(deepcopy=False)
+    study.sampler = build_sampler(search, space, concurrency=concurrency, num_existing=len(existing))
+    if not existing:
+        for label, params in _first_points(search, space):
+            study.enqueue_trial(dict(params), user_attrs={"label": label} if label else None)
+    return study
+
+
+def build_sampler(
+    search: SearchConfig, space: Space, *, concurrency: int, num_existing: int = 0
+) -> optuna.samplers.BaseSampler:
+    """The sampler by name. Its seed moves on with `num_existing`, so that a resumed study does not repeat itself."""
+    seed = int(np.random.SeedSequence([search.seed, num_existing]).generate_state(1)[0])
+    if search.sampler.name in ("random", "grid"):  # every grid point is enqueued
+        return optuna.samplers.RandomSampler(seed=seed)
+    # One concurrent wave of trials is sampled blindly anyway: twice that many random trials cover the space first.
+    startup = search.sampler.num_startup_trials or max(10, 2 * concurrency)
+    with warnings.catch_warnings():
+        # `group` samples every branch of a conditional space jointly; without it only the keys that all trials
+        # share are.
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.samplers.TPESampler(
+            n_startup_trials=startup, multivariate=True, group=True, constant_liar=True, seed=seed
+        )
+
+
+def num_trials(search: SearchConfig, space: Space) -> int:
+    """How many trials a search will run: a grid has no more than its points."""
+    return min(search.num_trials, len(space.grid())) if search.sampler.name == "grid" else search.num_trials
+
+
+class OptunaSearcher(Searcher):  # type: ignore[misc]
+    """Suggests configurations to Ray Tune.
+
+    Args:
+        study: from `open_study`; trials that it holds as RUNNING were interrupted and are suggested again first.
+        space: what is sampled.
+        num_trials: trials in all, over every session of the study.
+        max_total_epochs: no new trial once so many epochs are trained; None is no limit.
+        num_epochs: epochs that earlier sessions trained.
+        make_config: number, parameters and known-good label of a trial -> the configuration Ray hands its actor.
+    """
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        space: Space,
+        *,
+        num_trials: int,
+        make_config: Callable[[int, Params, str | None], dict[str, Any]],
+        max_total_epochs: int | None = None,
+        num_epochs: int = 0,
+    ) -> None:
+        super().__init__(metric=OBJECTIVE_KEY, mode="max" if study.direction.name == "MAXIMIZE" else "min")
+        self.study = study
+        self.space = space
+        self.num_trials = num_trials
+        self.num_epochs = num_epochs
+        self._max_total_epochs = max_total_epochs
+        self._make_config = make_config
+        self._trials: dict[str, Trial] = {}
+        self._last_epoch: dict[str, int] = {}
+        self._interrupted = [t for t in study.get_trials(deepcopy=False) if t.state is OptunaState.RUNNING]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Ray pickles its searcher for a restore that we do not use: the study is in Optuna's storage."""
+        return {}
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next trial's configuration, or FINISHED."""
+        trial = self._next_trial()
+        if trial is None:
+            finished: str = Searcher.FINISHED
+            return finished
+        self._trials[trial_id] = trial
+        params = self.space.sample(trial)
+        return self._make_config(trial.number, params, trial.user_attrs.get("label"))
+
+    def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
+        self._report(trial_id, result)
+
+    def on_trial_complete(
+        self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False
+    ) -> None:
+        if trial_id not in self._trials:
+            return
+        state = outcome(result, error=error)
+        if result and state is not TrialState.FAILED:
+            self._report(trial_id, result)  # Ray keeps the result that stops a trial from on_trial_result
+        trial = self._trials.pop(trial_id)
+        value = result[OBJECTIVE_KEY] if result and state is TrialState.COMPLETED else None
+        self.study.tell(trial, value, state=_OPTUNA_STATES[state])
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing to save: the study is in Optuna's storage."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing to restore: see `open_study`."""
+
+    def _next_trial(self) -> Trial | None:
+        if self._interrupted:
+            # A handle to the very trial: its stored parameters come back from `suggest_*`, not new ones.
+            return Trial(self.study, self._interrupted.pop(0)._trial_id)
+        used_up = self._max_total_epochs is not None and self.num_epochs >= self._max_total_epochs
+        if used_up or _num_started(self.study) >= self.num_trials:
+            return None
+        return self.study.ask()
+
+
+    def _report(self, trial_id: str, result: Mapping[str, Any]) -> None:
+        """The best objective so far, at its epoch: what ASHA compares is what the sampler learns from."""
+        epoch = int(result[EPOCH_KEY])
+        if epoch > self._last_epoch.get(trial_id, 0):
+            self._last_epoch[trial_id] = epoch
+            self.num_epochs += 1
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # a resumed trial may report an epoch again
+                self._trials[trial_id].report(float(result[OBJECTIVE_KEY]), epoch)
+
+
+def close_trial(study: optuna.Study, number: int, state: TrialState, epochs: tuple[EpochResult, ...]) -> None:
+    """Tell the study how a trial ended that it still holds as RUNNING (the driver was killed in between)."""
+    frozen = next(t for t in study.get_trials(deepcopy=False) if t.number == number)
+    trial = Trial(study, frozen._trial_id)
+    for epoch in epochs:
+        if epoch.epoch not in frozen.intermediate_values:
+            trial.report(epoch.best_objective, epoch.epoch)
+    value = epochs[-1].best_objective if state is TrialState.COMPLETED else None
+    study.tell(trial, value, state=_OPTUNA_STATES[state])
+
+
+def state_of(trial: FrozenTrial) -> TrialState:
+    """Our word for an Optuna state."""
+    words = {optuna_state: ours for ours, optuna_state in _OPTUNA_STATES.items()}
+    return words.get(trial.state, TrialState.RUNNING)
+
+
+def _first_points(search: SearchConfig, space: Space) -> list[tuple[str | None, Params]]:
+    if search.sampler.name == "grid":
+        return [(None, point) for point in space.grid()[: search.num_trials]]
+    return list(space.known_good.items())[: search.num_trials]
+
+
+def _num_started(study: optuna.Study) -> int:
+    return sum(trial.state is not OptunaState.WAITING for trial in study.get_trials(deepcopy=False))

@@ -1,0 +1,171 @@
+"""The search space: which values each key of a training may take, read from `spaces/*.yaml`.
+
+Optuna is not imported: a space samples through whatever trial it is given.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fmasearch.config import TaskConfig, TrainConfig, parse_section, parse_yaml
+from fmasearch.errors import ConfigError, SpaceError
+from fmasearch.records import Params, Scalar
+from fmasearch.space.checks import check_known_good, check_values, with_values
+from fmasearch.space.conditions import Compares, Condition, IsOneOf, is_active
+from fmasearch.space.distributions import Choice, Distribution, FloatRange, IntRange, SuggestingTrial
+from fmasearch.space.reading import dotted, read_draft
+
+__all__ = [
+    "Choice",
+    "Compares",
+    "Condition",
+    "Distribution",
+    "FloatRange",
+    "IntRange",
+    "IsOneOf",
+    "Space",
+    "SuggestingTrial",
+]
+
+LARGEST_GRID = 100_000
+
+
+@dataclass(frozen=True)
+class Space:
+    """A search space, checked as a whole. Paths are `section/key`; it holds plain values and pickles."""
+
+    name: str
+    description: str
+    text: str
+    """The YAML as it was read."""
+    constants: Mapping[str, Any]
+    """Nested like a `TrainConfig`: what every trial shares."""
+    distributions: Mapping[str, Distribution]
+    """By path, every key after the keys that its conditions ask about."""
+    conditions: Mapping[str, tuple[Condition, ...]]
+    """By path, for keys that are not always active: all must hold."""
+    known_good: Mapping[str, Params]
+    """Named points to try first, of sampled keys only; active keys they leave out are sampled."""
+
+    @classmethod
+    def load(cls, path: str | Path) -> Space:
+        """Read a space file; the space is named after it.
+
+        Raises:
+            SpaceError: one line per problem, naming the file and the key.
+        """
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise SpaceError(f"{path}: cannot be read: {reason}") from None
+        return cls.parse(text, source=str(path), name=Path(path).stem)
+
+    @classmethod
+    def parse(cls, text: str, *, source: str = "space", name: str = "space") -> Space:
+        """`load` for text; `source` names it in errors."""
+        try:
+            draft = read_draft(parse_yaml(text, source=source))
+        except ConfigError as error:
+            raise SpaceError(str(error)) from None
+        known_good = check_known_good(draft)
+        check_values(draft)
+        if draft.problems:  # the two choices of one key can meet the same refusal
+            raise SpaceError("\n".join(f"{source}: {problem}" for problem in dict.fromkeys(draft.problems)))
+        return cls(
+            name=name,
+            description=draft.description,
+            text=text,
+            constants=draft.constants,
+            distributions=draft.distributions,
+            conditions=draft.conditions,
+            known_good=known_good,
+        )
+
+    def sample(self, trial: SuggestingTrial) -> dict[str, Scalar]:
+        """Let `trial` suggest a value for every active key; returns the sampled values by path alone."""
+        sampled: dict[str, Scalar] = {}
+        for path, distribution in self.distributions.items():
+            if self.is_active(path, sampled):
+                sampled[path] = distribution.suggest(trial, path)
+        return sampled
+
+    def is_active(self, path: str, params: Params) -> bool:
+        """Whether the sampled key `path` takes part where the keys before it are `params`."""
+        return is_active(self.conditions.get(path, ()), params)
+
+    def config(self, params: Params) -> dict[str, Any]:
+        """Constants and sampled values, nested as `TrainConfig.model_validate` takes them."""
+        return with_values(self.constants, params)
+
+    def train_config(
+        self, params: Params, *, max_epochs: int, patience: int | None, seed: int
+    ) -> TrainConfig:
+        """The training of one trial: the space says what, the search says how long and with which seed."""
+        from_search: Params = {"trainer/max_epochs": max_epochs, "trainer/patience": patience}
+        config = self.config({**params, **from_search})
+        return parse_section(TrainConfig, {**config, "seed": seed}, source=self.name)
+
+    def inputs(self) -> tuple[tuple[str, ...], TaskConfig]:
+        """Feature sets and task, which every trial shares: neither can be searched."""
+        fixed = {key: self.constants[key] for key in ("features", "task") if key in self.constants}
+        config = TrainConfig.model_validate({**fixed, "model": {"architecture": "any"}})
+        return config.features, config.task
+
+    def size(self) -> int | None:
+        """The number of different points, counted without listing them; None if a key is continuous."""
+        asked_about = {condition.key for some in self.conditions.values() for condition in some}
+        counts: Counter[tuple[tuple[str, Scalar], ...]] = Counter({(): 1})
+        for path, distribution in self.distributions.items():
+            points = distribution.points()
+            if points is None:
+                return None
+            longer: Counter[tuple[tuple[str, Scalar], ...]] = Counter()
+            for known, count in counts.items():
+                if not self.is_active(path, dict(known)):
+                    longer[known] += count
+                elif path not in asked_about:
+                    longer[known] += count * len(points)
+                else:
+                    longer.update({(*known, (path, point)): count for point in points})
+            counts = longer
+        return counts.total()
+
+    def grid(self) -> list[dict[str, Scalar]]:
+        """Every point of a discrete space, the last key varying fastest.
+
+        Raises:
+            SpaceError: if a key is continuous, or the grid has more than 100,000 points.
+        """
+        continuous = [path for path, each in self.distributions.items() if each.points() is None]
+        if continuous:
+            raise SpaceError(
+                "\n".join(
+                    f"{self.name}: {dotted(path)}: a grid needs a finite number of values; "
+                    f"give a step or a choice, got {self.distributions[path]}"
+                    for path in continuous
+                )
+            )
+        if (size := self.size() or 0) > LARGEST_GRID:
+            raise SpaceError(
+                f"{self.name}: the grid has {size:,} points, more than {LARGEST_GRID:,}; narrow the space"
+            )
+        grid: list[dict[str, Scalar]] = [{}]
+        for path, distribution in self.distributions.items():
+            grid = [
+                longer
+                for point in grid
+                for longer in self._extended(point, path, distribution.points() or ())
+            ]
+        return grid
+
+    def _extended(
+        self, point: dict[str, Scalar], path: str, values: tuple[Scalar, ...]
+    ) -> list[dict[str, Scalar]]:
+        if not self.is_active(path, point):
+            return [point]
+        return [{**point, path: value} for value in values]

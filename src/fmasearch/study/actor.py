@@ -1,0 +1,122 @@
+"""The trainable: one warm Ray actor that trains trial after trial, each as if it were the first."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray import tune
+
+from fmasearch.config import TrainConfig
+from fmasearch.data import Dataset, DataSpec, open_dataset
+from fmasearch.records import EpochResult, TrialStart
+from fmasearch.searcher import EPOCH_KEY, OBJECTIVE_KEY, RESULT_KEY
+from fmasearch.trainer import Trainer
+
+CHECKPOINT_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class TrialJob:
+    """All that an actor needs to train one trial; plain values, sent as Ray's config of the trial."""
+
+    start: TrialStart
+    data: DataSpec
+    checkpoint_file: str
+    num_threads: int
+    gpu_share: float
+    checkpoint_seconds: float = CHECKPOINT_SECONDS
+
+    def to_config(self) -> dict[str, Any]:
+        return {"job": asdict(self)}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> TrialJob:
+        job = dict(config["job"])
+        data = dict(job.pop("data"))
+        data["features"] = tuple(data["features"])
+        return cls(start=TrialStart(**job.pop("start")), data=DataSpec(**data), **job)
+
+
+class TrialActor(tune.Trainable):  # type: ignore[misc]
+    """Starting a process with torch costs over a second, a small trial a few: actors are reused, data stays mapped.
+
+    Trials share nothing else: the trainer owns every random generator, so a trial gives the same curve whether
+    it is the first or the tenth in its actor.
+    """
+
+    _dataset: tuple[DataSpec, str, Dataset] | None = None
+
+    def setup(self, config: dict[str, Any]) -> None:
+        self._start(TrialJob.from_config(config))
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._start(TrialJob.from_config(new_config))
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Train one epoch."""
+        result = next(self._epochs, self._last)
+        assert result is not None
+        self._last = result
+        self._keep(result)
+        return {
+            EPOCH_KEY: result.epoch,
+            OBJECTIVE_KEY: result.best_objective,
+            "finished": result.finished,
+            "done": result.finished,
+            RESULT_KEY: result.to_json(),
+        }
+
+    def cleanup(self) -> None:
+        self._trainer = None
+
+    def _start(self, job: TrialJob) -> None:
+        self._trainer: Trainer | None = None  # free the last trial's memory before the next one asks for its own
+        torch.set_num_threads(job.num_threads)
+        device = _device(job.gpu_share)
+        self._job = job
+        config = TrainConfig.model_validate(job.start.config)
+        self._trainer = Trainer(config, self._open(job.data, device), device=device)
+        self._last: EpochResult | None = _resume(self._trainer, Path(job.checkpoint_file))
+        self._kept_at = time.monotonic()
+        self._epochs: Iterator[EpochResult] = self._trainer.epochs()
+
+    def _open(self, spec: DataSpec, device: str) -> Dataset:
+        if self._dataset is None or self._dataset[:2] != (spec, device):
+            self._dataset = (spec, device, open_dataset(spec, device=device))
+        return self._dataset[2]
+
+    def _keep(self, result: EpochResult) -> None:
+        """Checkpoint now and then, so that a killed study loses seconds, and short trials pay nothing."""
+        if result.finished or time.monotonic() - self._kept_at < self._job.checkpoint_seconds:
+            return
+        assert self._trainer is not None
+        target = Path(self._job.checkpoint_file)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_suffix(f".{os.getpid()}.tmp")
+        torch.save({"trainer": self._trainer.state_dict(), "last": result.to_json()}, temporary)
+        os.replace(temporary, target)
+        self._kept_at = time.monotonic()
+
+
+def _resume(trainer: Trainer, checkpoint: Path) -> EpochResult | None:
+    if not checkpoint.exists():
+        return None
+    state = torch.load(checkpoint, map_location=trainer.device, weights_only=True)
+    trainer.load_state_dict(state["trainer"])
+    return EpochResult.from_json(state["last"])
+
+
+def _device(gpu_share: float) -> str:
+    if gpu_share <= 0:
+        return "cpu"
+    if gpu_share < 1:
+        # Ray's shares are only bookkeeping; this makes a trial that outgrows its share fail alone.
+        torch.cuda.set_per_process_memory_fraction(gpu_share)
+    return "cuda"

@@ -1,0 +1,80 @@
+"""What Ray Tune says while trials run, told to a tracker in our own words."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ray import cloudpickle, tune
+from ray.tune.experiment import Trial
+
+from fmasearch.records import EpochResult, TrialRecord, TrialStart, TrialState
+from fmasearch.searcher import RESULT_KEY, outcome
+from fmasearch.study.actor import TrialJob
+from fmasearch.tracking import Tracker
+
+
+class TrackerCallback(tune.Callback):  # type: ignore[misc]
+    """Passes trials on, as `start_trial`, `log_epoch` and `finish_trial`.
+
+    Args:
+        tracker: hears of everything, on the driver.
+        earlier: epochs by trial name that an interrupted session already told.
+    """
+
+    def __init__(self, tracker: Tracker, earlier: Mapping[str, tuple[EpochResult, ...]] | None = None) -> None:
+        self._tracker = tracker
+        self._epochs: dict[str, list[EpochResult]] = {k: list(v) for k, v in (earlier or {}).items()}
+        self._started: dict[str, float] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Ray pickles its callbacks for a restore that we do not use; trackers hold files and stay here."""
+        return {}
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        start = _start_of(trial)
+        if start.name not in self._started:
+            self._started[start.name] = time.monotonic()
+            self._epochs.setdefault(start.name, [])
+            self._tracker.start_trial(start)
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        epoch = EpochResult.from_json(result[RESULT_KEY])
+        name = _start_of(trial).name
+        self._epochs[name] = [e for e in self._epochs[name] if e.epoch < epoch.epoch] + [epoch]
+        self._tracker.log_epoch(name, epoch)
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        self._finish(trial, outcome(trial.last_result), None)
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        self._finish(trial, TrialState.FAILED, _reason(trial))
+
+    def _finish(self, trial: Trial, state: TrialState, error: str | None) -> None:
+        job = TrialJob.from_config(trial.config)
+        name = job.start.name
+        if state is TrialState.FAILED and error is None:
+            error = "stopped before its first epoch ended"
+        seconds = time.monotonic() - self._started.get(name, time.monotonic())
+        epochs = tuple(self._epochs.pop(name, ()))
+        self._tracker.finish_trial(TrialRecord(job.start, state, epochs, seconds, error))
+        Path(job.checkpoint_file).unlink(missing_ok=True)
+
+
+def _start_of(trial: Trial) -> TrialStart:
+    return TrialJob.from_config(trial.config).start
+
+
+def _reason(trial: Trial) -> str:
+    """What was raised in the actor, without its traceback."""
+    file = trial.pickled_error_file
+    if file is None or not Path(file).exists():
+        return "the worker died without a word (out of memory?)"
+    error = cloudpickle.loads(Path(file).read_bytes())
+    cause = getattr(error, "cause", None) or error
+    lines = [line for line in str(cause).splitlines() if line.strip()]
+    return f"{type(cause).__name__}: {lines[-1].strip() if lines else ''}"[:500]

@@ -1,0 +1,267 @@
+"""Run trials on Ray Tune: a search that Optuna leads and ASHA prunes, or a fixed list of trainings."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import optuna
+from ray import tune
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from fmasearch.config import SearchConfig, derive_seed
+from fmasearch.data import prepare
+from fmasearch.records import EpochResult, Objective, Params, TrialRecord, TrialStart, TrialState
+from fmasearch.searcher import (
+    EPOCH_KEY,
+    OBJECTIVE_KEY,
+    OptunaSearcher,
+    close_trial,
+    num_trials,
+    open_study,
+    state_of,
+)
+from fmasearch.study.actor import CHECKPOINT_SECONDS, TrialActor, TrialJob
+from fmasearch.study.callback import TrackerCallback
+from fmasearch.study.folder import StudyFolder, StudyPlan
+from fmasearch.study.runtime import Runtime
+from fmasearch.tracking import Journal, Tracker, read_journal
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """How a search ended. An interrupted one can be resumed."""
+
+    trials: tuple[TrialRecord, ...]
+    interrupted: bool
+    seconds: float
+
+
+def run_search(
+    plan: StudyPlan,
+    objective: Objective,
+    runtime: Runtime,
+    tracker: Tracker,
+    *,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+) -> SearchResult:
+    """Search, or go on searching, until the trials or the budget are used up. The test split is not opened.
+
+    Args:
+        plan: the study; what its folder already holds is kept and continued.
+        objective: what trials are compared by.
+        runtime: from `start_runtime`.
+        tracker: hears of every trial; must write the plan's journal (see `read_journal`).
+        checkpoint_seconds: least time between two checkpoints of a trial.
+    """
+    started = time.monotonic()
+    prepare(plan.data)
+    journal = read_journal(plan.folder.journal)
+    study = open_study(
+        plan.folder.optuna_file, plan.search, plan.space, objective, concurrency=runtime.concurrency
+    )
+    _reconcile(study, journal, tracker)
+
+    def make_config(number: int, params: Params, label: str | None) -> dict[str, Any]:
+        start = search_start(plan, number, params, label)
+        return _job(plan, start, runtime, checkpoint_seconds).to_config()
+
+    searcher = OptunaSearcher(
+        study,
+        plan.space,
+        num_trials=num_trials(plan.search, plan.space),
+        max_total_epochs=plan.search.max_total_epochs,
+        num_epochs=journal.num_epochs,
+        make_config=make_config,
+    )
+    scheduler = build_scheduler(plan.search, objective, journal.finished)
+    callback = TrackerCallback(tracker, {t.start.name: t.epochs for t in journal.unfinished})
+    _fit(searcher, scheduler, callback, plan, runtime, time_budget=_time_left(plan.search, journal))
+    seconds = time.monotonic() - started
+    interrupted = _unfinished(study, searcher, plan.search, seconds)
+    if not interrupted:
+        _close_cut_off(study, plan, tracker)
+    return SearchResult(read_journal(plan.folder.journal).finished, interrupted, seconds)
+
+
+def run_jobs(
+    plan: StudyPlan, starts: Sequence[TrialStart], runtime: Runtime, tracker: Tracker, *, objective: Objective
+) -> None:
+    """Train a fixed list of configurations to their end, as many at once as fit."""
+    configs = [_job(plan, start, runtime, CHECKPOINT_SECONDS).to_config() for start in starts]
+    if configs:
+        callback = TrackerCallback(tracker)
+        _fit(_FixedList(configs, objective), FIFOScheduler(), callback, plan, runtime, time_budget=None)
+
+
+def search_start(plan: StudyPlan, number: int, params: Params, label: str | None = None) -> TrialStart:
+    """The trial that `number` and `params` stand for; its seed follows from the study's seed and the number."""
+    seed = derive_seed(plan.search.seed, "trial", number)
+    config = plan.space.train_config(
+        params, max_epochs=plan.search.max_epochs, patience=plan.search.patience, seed=seed
+    )
+    return TrialStart(number, f"t{number:04d}", dict(params), config.model_dump(mode="json"), seed, label)
+
+
+def build_scheduler(
+    search: SearchConfig, objective: Objective, finished: Sequence[TrialRecord] = ()
+) -> TrialScheduler:
+    """ASHA, or none. ASHA's rungs start with what `finished` trials reached in earlier sessions."""
+    if search.scheduler.name == "none":
+        return FIFOScheduler()
+    scheduler = ASHAScheduler(
+        time_attr=EPOCH_KEY,
+        metric=OBJECTIVE_KEY,
+        mode=objective.mode,
+        max_t=search.max_epochs,
+        grace_period=search.scheduler.grace_period,
+        reduction_factor=search.scheduler.reduction_factor,
+        brackets=search.scheduler.brackets,
+    )
+    for trial in finished:
+        stub: Any = SimpleNamespace(trial_id=trial.name)
+        scheduler.on_trial_add(None, stub)
+        for epoch in trial.epochs:
+            scheduler.on_trial_result(
+                None, stub, {EPOCH_KEY: epoch.epoch, OBJECTIVE_KEY: epoch.best_objective}
+            )
+    return scheduler
+
+
+def _fit(
+    searcher: Searcher,
+    scheduler: TrialScheduler,
+    callback: TrackerCallback,
+    plan: StudyPlan,
+    runtime: Runtime,
+    *,
+    time_budget: float | None,
+) -> None:
+    trainable = tune.with_resources(TrialActor, {"cpu": runtime.trial_cpus, "gpu": runtime.trial_gpus})
+    tuner = tune.Tuner(
+        trainable,
+        tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            scheduler=scheduler,
+            num_samples=-1,  # the searcher says when it is finished
+            max_concurrent_trials=runtime.concurrency,
+            time_budget_s=time_budget,
+            reuse_actors=True,
+            trial_name_creator=_trial_name,
+            trial_dirname_creator=_trial_name,
+        ),
+        run_config=tune.RunConfig(
+            name=f"{time.time_ns()}",
+            storage_path=str(plan.folder.ray.resolve()),
+            callbacks=[callback],
+            verbose=0,
+            failure_config=tune.FailureConfig(max_failures=0),
+            # Actors checkpoint by themselves, by time and not by epoch.
+            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
+        ),
+    )
+    with _quiet():
+        tuner.fit()
+    shutil.rmtree(plan.folder.ray, ignore_errors=True)
+
+
+def _trial_name(trial: Any) -> str:
+    return str(trial.config["job"]["start"]["name"])
+
+
+def _job(plan: StudyPlan, start: TrialStart, runtime: Runtime, checkpoint_seconds: float) -> TrialJob:
+    return TrialJob(
+        start=start,
+        data=plan.data,
+        checkpoint_file=str((plan.folder.checkpoints / f"{start.name}.pt").resolve()),
+        num_threads=max(1, int(runtime.trial_cpus)),
+        gpu_share=runtime.trial_gpus,
+        checkpoint_seconds=checkpoint_seconds,
+    )
+
+
+def _reconcile(study: optuna.Study, journal: Journal, tracker: Tracker) -> None:
+    """Make journal and Optuna agree where a kill fell between telling one and telling the other."""
+    for frozen in study.get_trials(deepcopy=False):
+        trial = journal.trials.get(f"t{frozen.number:04d}")
+        if trial is None:
+            continue
+        state = state_of(frozen)
+        if trial.record is not None and state is TrialState.RUNNING:
+            close_trial(study, frozen.number, trial.record.state, trial.record.epochs)
+        elif trial.record is None and state is not TrialState.RUNNING:
+            error = "the driver was killed before it noted why" if state is TrialState.FAILED else None
+            seconds = sum(epoch.epoch_seconds for epoch in trial.epochs)
+            tracker.finish_trial(TrialRecord(trial.start, state, trial.epochs, seconds, error))
+
+
+def _close_cut_off(study: optuna.Study, plan: StudyPlan, tracker: Tracker) -> None:
+    """End the trials that Ray dropped when the time was up; it tells nobody about them."""
+    for trial in read_journal(plan.folder.journal).unfinished:
+        state = TrialState.PRUNED if trial.epochs else TrialState.FAILED
+        error = None if trial.epochs else "the time budget ended before its first epoch"
+        seconds = sum(epoch.epoch_seconds for epoch in trial.epochs)
+        close_trial(study, trial.start.number, state, trial.epochs)
+        tracker.finish_trial(TrialRecord(trial.start, state, trial.epochs, seconds, error))
+
+
+def _unfinished(study: optuna.Study, searcher: OptunaSearcher, search: SearchConfig, seconds: float) -> bool:
+    """Whether trials are left that neither a budget nor the number of trials forbids."""
+    states = [state_of(trial) for trial in study.get_trials(deepcopy=False)]
+    if search.time_budget_seconds is not None and seconds >= search.time_budget_seconds:
+        return False
+    if search.max_total_epochs is not None and searcher.num_epochs >= search.max_total_epochs:
+        return False
+    ended = sum(state is not TrialState.RUNNING for state in states)
+    return ended < searcher.num_trials
+
+
+def _time_left(search: SearchConfig, journal: Journal) -> float | None:
+    if search.time_budget_seconds is None:
+        return None
+    spent = sum(epoch.epoch_seconds for trial in journal.trials.values() for epoch in trial.epochs)
+    return max(1.0, search.time_budget_seconds - spent)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Ray Tune logs what our own view and journal already say, and every diverged trial's traceback."""
+    loggers = [logging.getLogger(name) for name in ("ray.tune", "ray", "ray.air")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+class _FixedList(Searcher):  # type: ignore[misc]
+    """Hands out given configurations in order."""
+
+    def __init__(self, configs: Sequence[Mapping[str, Any]], objective: Objective) -> None:
+        super().__init__(metric=OBJECTIVE_KEY, mode=objective.mode)
+        self._configs = list(configs)
+
+    def suggest(self, trial_id: str) -> Any:
+        return dict(self._configs.pop(0)) if self._configs else Searcher.FINISHED
+
+    def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
+        """Nothing to learn."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing to save."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing to restore."""
+
+
