@@ -59,9 +59,7 @@ def test_a_merge_key_fills_in_what_is_not_given() -> None:
     assert values["b"] == {"x": 1, "y": 3}
 
 
-@pytest.mark.parametrize(
-    "text", ["a: [1", "{{a}}: 1", "? [a]\n: 1", "a: *nowhere", "a: !!python/object:os.system {}"]
-)
+@pytest.mark.parametrize("text", ["a: [1", "{{a}}: 1", "? [a]\n: 1", "a: *nowhere", "a: !!python/object:os.system {}"])
 def test_what_is_not_plain_yaml_is_a_config_error(text: str) -> None:
     with pytest.raises(ConfigError, match=r"^x\.yaml: not valid YAML: "):
         parse_yaml(text, source="x.yaml")
@@ -125,9 +123,7 @@ def test_features_may_be_one_name_but_not_none_or_twice() -> None:
 
 
 def test_infinite_numbers_are_refused() -> None:
-    assert "optimizer.learning_rate" in refusal(
-        TrainConfig, {**MINIMAL, "optimizer": {"learning_rate": math.nan}}
-    )
+    assert "optimizer.learning_rate" in refusal(TrainConfig, {**MINIMAL, "optimizer": {"learning_rate": math.nan}})
 
 
 def test_configurations_are_frozen() -> None:
@@ -143,9 +139,7 @@ def test_a_training_configuration_survives_its_own_file(tmp_path: Path) -> None:
     assert load_train_config(path) == config
 
 
-@pytest.mark.parametrize(
-    ("text", "seconds"), [("90m", 5400), ("6h", 21600), ("2d", 172800), ("1.5s", 1.5), ("30", 30)]
-)
+@pytest.mark.parametrize(("text", "seconds"), [("90m", 5400), ("6h", 21600), ("2d", 172800), ("1.5s", 1.5), ("30", 30)])
 def test_time_budgets_have_units(tmp_path: Path, text: str, seconds: float) -> None:
     path = tmp_path / "search.yaml"
     path.write_text(f"time_budget_seconds: {text}\n")

@@ -100,6 +100,7 @@ def test_no_track_is_silent_clips_or_has_an_offset(tracks: list[DemoTrack]) -> N
     assert np.isfinite(audio).all()
     assert np.abs(audio).max() < 1
     assert np.sqrt((audio**2).mean(axis=1)).min() > 0.01
+    assert np.abs(audio.mean(axis=1)).max() < 1e-3
     # Every half second of every track has something in it: at least -50 dB below the track's peak.
     halves = np.abs(audio[:, : 6 * 5512].reshape(len(audio), 6, -1)).max(axis=2)
     assert (halves / np.abs(audio).max(axis=1, keepdims=True)).min() > 0.003

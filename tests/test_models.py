@@ -19,9 +19,7 @@ every_architecture = pytest.mark.parametrize("architecture", ARCHITECTURES)
 def small_model(architecture: str, *, num_frames: int = 24, **hyperparameters: Any) -> Any:
     """A model of 4 bins and 3 outputs whose batch norms have seen data, so that they do not map 0 to 0."""
     torch.manual_seed(0)
-    model = build_model(
-        architecture, input_dim=4, num_frames=num_frames, output_dim=3, **{**SMALL, **hyperparameters}
-    )
+    model = build_model(architecture, input_dim=4, num_frames=num_frames, output_dim=3, **{**SMALL, **hyperparameters})
     with torch.no_grad():
         for _ in range(3):
             model(torch.randn(8, 24, 4) * 3 + 1, torch.full((8,), 24))
@@ -58,9 +56,7 @@ def rnn(gates: int, i: int, h: int, layers: int, directions: int) -> int:
 )
 def test_cnn_gru_has_the_parameters_of_the_reference(h: int, layers: int, millions: float) -> None:
     with torch.device("meta"):
-        model = build_model(
-            "cnn_gru", input_dim=128, num_frames=1292, output_dim=12, hidden_dim=h, num_layers=layers
-        )
+        model = build_model("cnn_gru", input_dim=128, num_frames=1292, output_dim=12, hidden_dim=h, num_layers=layers)
     head = 4 * h * h + h + 12 * h + 12  # 4h -> h -> 12
     assert count(model) == conv_stack(128, h) + rnn(3, 4 * h, 2 * h, layers, 2) + head
     assert count(model) / 1e6 == pytest.approx(millions, rel=1e-3)
@@ -136,9 +132,7 @@ def test_padding_changes_nothing_at_any_depth(architecture: str, depth: int, poo
 
 
 @every_architecture
-def test_clips_of_full_length_are_neither_masked_nor_packed(
-    architecture: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_clips_of_full_length_are_neither_masked_nor_packed(architecture: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = small_model(architecture)
     monkeypatch.setattr("fmasearch.models.layers.pack_padded_sequence", None)
     monkeypatch.setattr("fmasearch.models.layers.ConvBlock._padding", None)
@@ -199,9 +193,7 @@ def test_models_build_on_the_meta_device(architecture: str) -> None:
 @every_architecture
 def test_sixteen_random_clips_are_memorised(architecture: str) -> None:
     torch.manual_seed(0)
-    model = build_model(
-        architecture, input_dim=4, num_frames=24, output_dim=4, hidden_dim=16, rnn_dim=16, dropout=0.0
-    )
+    model = build_model(architecture, input_dim=4, num_frames=24, output_dim=4, hidden_dim=16, rnn_dim=16, dropout=0.0)
     x_BTF, lengths_B = clips([24] * 12 + [13] * 4, 24)
     targets_B = torch.arange(16) % 4
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)

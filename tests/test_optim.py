@@ -53,9 +53,7 @@ def test_adam_penalises_everything_as_the_reference_did() -> None:
 def test_adam_adds_the_penalty_to_the_gradient() -> None:
     layer = nn.Linear(1, 1, bias=False)
     nn.init.constant_(layer.weight, 2.0)
-    optimizer = build_optimizer(
-        layer, OptimizerConfig(name="adam", learning_rate=0.1, weight_decay=0.5), fused=False
-    )
+    optimizer = build_optimizer(layer, OptimizerConfig(name="adam", learning_rate=0.1, weight_decay=0.5), fused=False)
     layer.weight.grad = torch.zeros(1, 1)
     optimizer.step()
     # Adam divides the gradient 0.5 * 2 by its own size: one step is one learning rate.

@@ -107,9 +107,7 @@ def whole_study() -> StudyRecord:
         majority_accuracy=0.6,
     )
     config, validation = COMPLETED.start.config, {"val_macro_f1": 0.65}
-    final = FinalRecord(
-        "trial-0000", config, "train", 2, COMPLETED.epochs[:2], validation, test, 1234, "model.pt", 3.0
-    )
+    final = FinalRecord("trial-0000", config, "train", 2, COMPLETED.epochs[:2], validation, test, 1234, "model.pt", 3.0)
     confirmed = (
         ConfirmRecord("trial-0000", COMPLETED.start.params, config, again),
         ConfirmRecord("trial-0001", SECOND.start.params, SECOND.start.config, worse),
@@ -193,9 +191,7 @@ def test_every_picture_on_the_page_exists(folder, page):
 def test_the_best_configuration_can_be_trained(folder):
     config = load_train_config(folder / "best.yaml")
     assert (config.architecture, config.optimizer.learning_rate) == ("cnn_gru", 0.001)
-    assert (
-        (folder / "best.yaml").read_text().startswith("# trial-0000 of 2026-11-20-tiny-smoke: trained for 2")
-    )
+    assert (folder / "best.yaml").read_text().startswith("# trial-0000 of 2026-11-20-tiny-smoke: trained for 2")
 
 
 def test_the_study_file_holds_search_data_environment_and_space(folder):

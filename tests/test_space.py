@@ -96,11 +96,7 @@ def test_leaves_become_constants_and_distributions() -> None:
 
 
 def test_1e_minus_4_is_a_number_everywhere() -> None:
-    text = (
-        HEAD
-        + MODEL
-        + "optimizer: {learning_rate: {float: [1e-4, 1E-2]}, weight_decay: {choice: [1e-4, 0.0]}}"
-    )
+    text = HEAD + MODEL + "optimizer: {learning_rate: {float: [1e-4, 1E-2]}, weight_decay: {choice: [1e-4, 0.0]}}"
     space = Space.parse(text + "\nknown_good: {C1: {optimizer/learning_rate: 5e-4}}")
     assert space.distributions["optimizer/learning_rate"] == FloatRange(0.0001, 0.01)
     assert space.known_good["C1"] == {"optimizer/learning_rate": 0.0005}
@@ -212,10 +208,7 @@ def test_booleans_and_numbers_are_not_confused() -> None:
 
 
 def test_a_known_good_point_may_repeat_a_constant() -> None:
-    text = (
-        SMALL.split("known_good:")[0]
-        + "known_good: {C1: {model/architecture: cnn_gru, model/hidden_dim: 64}}"
-    )
+    text = SMALL.split("known_good:")[0] + "known_good: {C1: {model/architecture: cnn_gru, model/hidden_dim: 64}}"
     assert Space.parse(text).known_good == {"C1": {"model/hidden_dim": 64}}
 
 
@@ -274,9 +267,7 @@ def test_a_grid_of_a_continuous_space_names_the_keys() -> None:
 
 def test_a_grid_that_nobody_could_train_is_refused() -> None:
     text = HEAD + "model: {architecture: a, x: {int: [1, 1000]}, y: {int: [1, 1000]}}"
-    with pytest.raises(
-        SpaceError, match="the grid has 1,000,000 points, more than 100,000; narrow the space"
-    ):
+    with pytest.raises(SpaceError, match="the grid has 1,000,000 points, more than 100,000; narrow the space"):
         Space.parse(text).grid()
 
 

@@ -237,9 +237,7 @@ def test_known_good_points_outside_the_space_are_errors(point: str, problem: str
 
 
 def test_one_error_names_all_problems_once() -> None:
-    text = (
-        "modle: {}\ntask: {}\n" + "model: {hidden_dim: {int: [9, 1]}}\noptimizer: {lr: {choice: [1, 2, 3]}}"
-    )
+    text = "modle: {}\ntask: {}\n" + "model: {hidden_dim: {int: [9, 1]}}\noptimizer: {lr: {choice: [1, 2, 3]}}"
     assert problems(text) == [
         "modle: unknown section; did you mean 'model'?",
         "model.hidden_dim: low <= high must hold, got low=9, high=1",

@@ -126,9 +126,7 @@ def read_mlflow(tracker: MlflowTracker, folder: Path) -> dict[str, tuple[str, li
 
 
 @pytest.fixture(params=["memory", "jsonl", "mlflow", "composite"])
-def tracker_and_reader(
-    request: pytest.FixtureRequest, tmp_path: Path
-) -> tuple[Tracker, Callable[..., object]]:
+def tracker_and_reader(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Tracker, Callable[..., object]]:
     if request.param == "mlflow":
         return request.getfixturevalue("open_mlflow")(), read_mlflow
     if request.param == "jsonl":
@@ -305,9 +303,7 @@ def test_epochs_that_were_flushed_before_a_kill_are_not_logged_twice(open_mlflow
     assert history(store, runs(store)["trial-0000"], "val_macro_f1") == [(1, 0.4), (2, 0.6), (3, 0.7)]
 
 
-def test_a_replayed_journal_brings_mlflow_up_to_date_without_touching_what_is_there(
-    open_mlflow, store, tmp_path
-):
+def test_a_replayed_journal_brings_mlflow_up_to_date_without_touching_what_is_there(open_mlflow, store, tmp_path):
     journal = JsonlTracker(tmp_path / "trials.jsonl")
     tell(CompositeTracker([journal, open_mlflow()]), COMPLETED)
     tell(journal, FAILED)  # killed before MLflow was told

@@ -67,13 +67,13 @@ class AugmentConfig(Section):
     """SpecAugment on training batches; masked cells take the training mean."""
 
     probability: Fraction = 1.0
-    """Chance that a batch is augmented at all."""
+    """Chance of each clip to be augmented at all."""
     num_freq_masks: Annotated[int, Field(ge=0, le=8)] = 0
     freq_mask_bins: Annotated[int, Field(ge=0)] = 10
-    """Widest frequency mask, in feature bins."""
+    """Frequency masks are narrower than this many feature bins."""
     num_time_masks: Annotated[int, Field(ge=0, le=8)] = 0
     time_mask_frames: Annotated[int, Field(ge=0)] = 20
-    """Widest time mask, in frames."""
+    """Time masks are shorter than this many frames."""
 
 
 class TrainerConfig(Section):
@@ -314,9 +314,7 @@ class _Loader(yaml.SafeLoader):
                 continue  # `<<: *other` fills in what is not given here, so it repeats keys on purpose
             key = self.construct_object(key_node, deep=True)
             if not isinstance(key, Hashable):
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"{key!r} cannot be a key", key_node.start_mark
-                )
+                raise yaml.constructor.ConstructorError(None, None, f"{key!r} cannot be a key", key_node.start_mark)
             if key in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key {key!r} is given twice", key_node.start_mark

@@ -77,12 +77,12 @@ def require_classes(path: str, found: Sequence[str], expected: Sequence[str]) ->
         DataError: if the file's class names are others.
     """
     if tuple(found) != tuple(expected):
-        raise DataError(
-            f"{path}: class names: expected the model's {', '.join(expected)}; got {', '.join(found)}"
-        )
+        raise DataError(f"{path}: class names: expected the model's {', '.join(expected)}; got {', '.join(found)}")
 
 
-def _class_rows(confusion: np.ndarray[tuple[int, int], np.dtype[np.int64]], names: Sequence[str]) -> tuple[ClassScore, ...]:
+def _class_rows(
+    confusion: np.ndarray[tuple[int, int], np.dtype[np.int64]], names: Sequence[str]
+) -> tuple[ClassScore, ...]:
     rows = per_class(confusion)
     return tuple(
         ClassScore(

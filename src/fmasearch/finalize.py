@@ -25,7 +25,6 @@ from fmasearch.records import (
     Objective,
     TrialRecord,
     TrialStart,
-    TrialState,
 )
 from fmasearch.trainer import Trainer
 
@@ -113,9 +112,7 @@ def train_final(
         epochs=epochs,
         curve=trained.curve,
         validation={k: v for k, v in trained.curve[-1].metrics.items() if k.startswith("val_")},
-        test=judge(
-            trained.trainer.model, test, dataset.class_names, majority_class=majority_class(dataset.train)
-        ),
+        test=judge(trained.trainer.model, test, dataset.class_names, majority_class=majority_class(dataset.train)),
         num_parameters=sum(p.numel() for p in trained.trainer.model.parameters()),
         model_file=str(model_file),
         seconds=time.monotonic() - started,
@@ -179,6 +176,4 @@ def _with_seed(start: TrialStart, index: int, seed: int) -> TrialStart:
 def _write(path: Path, values: Mapping[str, Any]) -> None:
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     temporary.write_text(json.dumps(values), encoding="utf-8")
-    os.replace(temporary, path)
-
-
+    temporary.replace(path)

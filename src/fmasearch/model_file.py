@@ -69,7 +69,7 @@ def save_model(path: str | Path, model: SavedModel) -> None:
         },
         temporary,
     )
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def load_model(path: str | Path) -> SavedModel:

@@ -37,7 +37,11 @@ def check_study(space: Space, search: SearchConfig, info: FileInfo, *, num_sampl
     generator = random.Random(search.seed)
     points += [("sample", space.sample(_RandomTrial(generator))) for _ in range(num_samples)]
     sizes = [_num_parameters(space, where, params, info) for where, params in points]
-    trials = min(search.num_trials, space.size() or search.num_trials) if search.sampler.name == "grid" else search.num_trials
+    trials = (
+        min(search.num_trials, space.size() or search.num_trials)
+        if search.sampler.name == "grid"
+        else search.num_trials
+    )
     total = trials * search.max_epochs
     return Preflight(
         num_sampled=len(points),

@@ -9,7 +9,7 @@ from the storage.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,9 @@ def outcome(result: Mapping[str, Any] | None, *, error: bool = False) -> TrialSt
     return TrialState.COMPLETED if result.get("finished") else TrialState.PRUNED
 
 
-def open_study(path: Path, search: SearchConfig, space: Space, objective: Objective, *, concurrency: int) -> optuna.Study:
+def open_study(
+    path: Path, search: SearchConfig, space: Space, objective: Objective, *, concurrency: int
+) -> optuna.Study:
     """Create the study in an sqlite file, or load it to go on.
 
     A new study starts with the space's known-good points (or, for `grid`, with every point of the grid).
@@ -89,7 +91,7 @@ def num_trials(search: SearchConfig, space: Space) -> int:
     return min(search.num_trials, len(space.grid())) if search.sampler.name == "grid" else search.num_trials
 
 
-class OptunaSearcher(Searcher):  # type: ignore[misc]
+class OptunaSearcher(Searcher):
     """Suggests configurations to Ray Tune.
 
     Args:
@@ -139,9 +141,7 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
     def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
         self._report(trial_id, result)
 
-    def on_trial_complete(
-        self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False
-    ) -> None:
+    def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
         if trial_id not in self._trials:
             return
         state = outcome(result, error=error)
@@ -165,7 +165,6 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
         if used_up or _num_started(self.study) >= self.num_trials:
             return None
         return self.study.ask()
-
 
     def _report(self, trial_id: str, result: Mapping[str, Any]) -> None:
         """The best objective so far, at its epoch: what ASHA compares is what the sampler learns from."""
@@ -195,7 +194,7 @@ def state_of(trial: FrozenTrial) -> TrialState:
     return words.get(trial.state, TrialState.RUNNING)
 
 
-def _first_points(search: SearchConfig, space: Space) -> list[tuple[str | None, Params]]:
+def _first_points(search: SearchConfig, space: Space) -> Sequence[tuple[str | None, Params]]:
     if search.sampler.name == "grid":
         return [(None, point) for point in space.grid()[: search.num_trials]]
     return list(space.known_good.items())[: search.num_trials]

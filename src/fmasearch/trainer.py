@@ -46,7 +46,6 @@ class Trainer:
         self.best_objective = math.nan
         self.best_weights: dict[str, Tensor] = {}
         self._shuffle = torch.Generator().manual_seed(config.seed)
-        self._augment = torch.Generator(self.device).manual_seed(config.seed + 1)
         with torch.random.fork_rng(devices=self._cuda_devices()):
             torch.manual_seed(config.seed)
             self.model = build_model(
@@ -90,7 +89,6 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "shuffle": self._shuffle.get_state(),
-            "augment": self._augment.get_state(),
             "rng": self._rng,
         }
 
@@ -104,7 +102,6 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self._shuffle.set_state(state["shuffle"])
-        self._augment.set_state(state["augment"])
         self._rng = [rng.cpu() for rng in state["rng"]]
 
     def _run_epoch(self) -> EpochResult:
@@ -143,16 +140,17 @@ class Trainer:
         self.model.train()
         metrics = self.task.metrics(self.device)
         for batch in self.dataset.train.shuffled(self.config.trainer.batch_size, self._shuffle):
-            x_BTF = spec_augment(batch.x_BTF, batch.lengths_B, self.config.augment, self._augment)
+            x_BTF = spec_augment(batch.x_BTF, self.config.augment)
             outputs_BK = self._step(Batch(x_BTF, batch.lengths_B, batch.targets_B))
             metrics.update(outputs_BK, batch.targets_B)
         return metrics.compute()
 
     def _step(self, batch: Batch) -> Tensor:
+        """One step; returns the outputs, for the metrics."""
         self.optimizer.zero_grad(set_to_none=True)
         with self._autocast():
-            outputs_BK = self.model(batch.x_BTF, batch.lengths_B).float()
-        self.task.loss(outputs_BK, batch.targets_B).backward()
+            outputs_BK: Tensor = self.model(batch.x_BTF, batch.lengths_B).float()
+        self.task.loss(outputs_BK, batch.targets_B).backward()  # type: ignore[no-untyped-call]
         if self.config.trainer.grad_clip_norm is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.config.trainer.grad_clip_norm, foreach=True)
         self.optimizer.step()
@@ -161,11 +159,12 @@ class Trainer:
     def _autocast(self) -> AbstractContextManager[Any]:
         precision = self.config.trainer.precision
         enabled = precision == "bf16" or (precision == "auto" and self.device.type == "cuda")
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled)
+        context: AbstractContextManager[Any] = torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled)
+        return context
 
     @contextmanager
     def _own_rng(self) -> Iterator[None]:
-        """Dropout draws from torch's global generators: lend them our state, and give them back as they were."""
+        """Dropout and SpecAugment draw from torch's global generators: lend them our state, then give them back."""
         with torch.random.fork_rng(devices=self._cuda_devices()):
             torch.set_rng_state(self._rng[0])
             if self.device.type == "cuda":

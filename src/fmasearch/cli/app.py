@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from collections.abc import Mapping
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -22,7 +23,7 @@ app.add_typer(spaces_app, name="spaces")
 app.add_typer(data_app, name="data")
 
 
-class SplitChoice(str, Enum):
+class SplitChoice(StrEnum):
     train = "train"
     val = "val"
     test = "test"
@@ -32,40 +33,39 @@ Data = Annotated[Path, typer.Option("--data", "-d", help="Feature file (HDF5).",
 Runs = Annotated[Path, typer.Option(help="Working folder of studies and of the MLflow store.")]
 Results = Annotated[Path, typer.Option(help="Where finished studies leave their record.")]
 Mlflow = Annotated[
-    Optional[str],
+    str | None,
     typer.Option("--mlflow", envvar="MLFLOW_TRACKING_URI", help="MLflow tracking URI (default: sqlite in RUNS)."),
 ]
 Sets = Annotated[
-    Optional[list[str]],
+    list[str] | None,
     typer.Option("--set", metavar="SECTION/KEY=VALUE", help="Override a setting; may be repeated.", show_default=False),
 ]
 
 
 @app.command()
 def tune(
-    space: Annotated[Optional[Path], typer.Argument(help="Search space, e.g. spaces/cnn_gru.yaml.")] = None,
-    data: Annotated[
-        Optional[Path], typer.Option("--data", "-d", help="Feature file (HDF5).", show_default=False)
-    ] = None,
+    space: Annotated[Path | None, typer.Argument(help="Search space, e.g. spaces/cnn_gru.yaml.")] = None,
+    data: Annotated[Path | None, typer.Option("--data", "-d", help="Feature file (HDF5).", show_default=False)] = None,
     search: Annotated[
-        Optional[Path],
+        Path | None,
         typer.Option("--search", "-s", help="How hard to look (default: search/default.yaml).", show_default=False),
     ] = None,
     set_: Annotated[
-        Optional[list[str]],
+        list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Override a search setting, e.g. scheduler/grace_period=3."),
     ] = None,
-    trials: Annotated[Optional[int], typer.Option(help="Number of trials.", show_default=False)] = None,
-    max_epochs: Annotated[Optional[int], typer.Option(help="Most epochs of a trial.", show_default=False)] = None,
-    time: Annotated[Optional[str], typer.Option(help="Time budget of the search: 90m, 6h.", show_default=False)] = None,
-    concurrent: Annotated[Optional[int], typer.Option(help="Trials at once.", show_default=False)] = None,
-    cpu: Annotated[Optional[float], typer.Option(help="CPUs of a trial.", show_default=False)] = None,
+    trials: Annotated[int | None, typer.Option(help="Number of trials.", show_default=False)] = None,
+    max_epochs: Annotated[int | None, typer.Option(help="Most epochs of a trial.", show_default=False)] = None,
+    time: Annotated[str | None, typer.Option(help="Time budget of the search: 90m, 6h.", show_default=False)] = None,
+    concurrent: Annotated[int | None, typer.Option(help="Trials at once.", show_default=False)] = None,
+    cpu: Annotated[float | None, typer.Option(help="CPUs of a trial.", show_default=False)] = None,
     gpu: Annotated[
-        Optional[float], typer.Option(help="GPU share of a trial; 0.25 packs four.", show_default=False)
+        float | None, typer.Option(help="GPU share of a trial; 0.25 packs four.", show_default=False)
     ] = None,
-    seed: Annotated[Optional[int], typer.Option(help="Seed of the whole study.", show_default=False)] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the whole study.", show_default=False)] = None,
     resume: Annotated[
-        Optional[str], typer.Option(help="Go on with the study of this name, as it was started.", show_default=False)
+        str | None,
+        typer.Option(help="Go on with the study of this name, as it was started.", show_default=False),
     ] = None,
     runs: Runs = Path("runs"),
     results: Results = Path("results"),
@@ -90,14 +90,14 @@ def tune(
     studies.tune(space, data, search, [*_given(shortcuts), *(set_ or [])], folders)
 
 
-@app.command()
-def train(
+@app.command("train")
+def train_one(
     config: Annotated[Path, typer.Argument(help="One configuration, e.g. results/<study>/best.yaml.")],
     data: Data,
     set_: Sets = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Model file to write.")] = Path("model.pt"),
-    device: Annotated[Optional[str], typer.Option(help="cpu or cuda (default: cuda where there is one).")] = None,
-    threads: Annotated[Optional[int], typer.Option(help="Torch threads on the CPU.", show_default=False)] = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda (default: cuda where there is one).")] = None,
+    threads: Annotated[int | None, typer.Option(help="Torch threads on the CPU.", show_default=False)] = None,
     overfit_batch: Annotated[
         bool, typer.Option("--overfit-batch", help="Check that the model can memorise 16 tracks, then stop.")
     ] = False,
@@ -108,8 +108,8 @@ def train(
     training.train(config, data, set_ or [], out, device, threads, overfit_batch=overfit_batch)
 
 
-@app.command()
-def test(
+@app.command("test")
+def judge_model(
     model: Annotated[Path, typer.Argument(help="A model file written by tune or train.")],
     data: Data,
     split: Annotated[SplitChoice, typer.Option(help="Split to judge it on.")] = SplitChoice.test,
@@ -126,7 +126,7 @@ def demo(
     runs: Runs = Path("runs"),
     results: Results = Path("results"),
     mlflow: Mlflow = None,
-    trials: Annotated[Optional[int], typer.Option(help="Number of trials.", show_default=False)] = None,
+    trials: Annotated[int | None, typer.Option(help="Number of trials.", show_default=False)] = None,
     small: Annotated[bool, typer.Option("--small", help="240 short tracks: seconds instead of minutes.")] = False,
 ) -> None:
     """Render synthetic demo music and run a whole study on it."""
@@ -178,7 +178,8 @@ def spaces_show(space: Annotated[Path, typer.Argument(help="Space file.")]) -> N
 def spaces_check(
     space: Annotated[list[Path], typer.Argument(help="Space files.")],
     data: Annotated[
-        Optional[Path], typer.Option("--data", "-d", help="Feature file that models must fit.", show_default=False)
+        Path | None,
+        typer.Option("--data", "-d", help="Feature file that models must fit.", show_default=False),
     ] = None,
 ) -> None:
     """Check space files, and build sampled models (without memory) to see that they exist."""
@@ -198,5 +199,5 @@ def data_info(
     inspecting.data_info(file, as_json=json)
 
 
-def _given(shortcuts: dict[str, object]) -> list[str]:
+def _given(shortcuts: Mapping[str, object]) -> list[str]:
     return [f"{key}={value}" for key, value in shortcuts.items() if value is not None]

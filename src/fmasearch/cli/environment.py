@@ -36,14 +36,15 @@ def git_state(folder: Path | None = None) -> dict[str, str]:
     commit = _git("rev-parse", "HEAD", folder=folder)
     if not commit:
         return {}
-    return {"commit": commit, "uncommitted_changes": "yes" if _git("status", "--porcelain", folder=folder) else "no"}
+    return {
+        "commit": commit,
+        "uncommitted_changes": "yes" if _git("status", "--porcelain", folder=folder) else "no",
+    }
 
 
 def _git(*arguments: str, folder: Path | None) -> str:
     try:
-        done = subprocess.run(
-            ["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10, check=False
-        )
+        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""

@@ -44,7 +44,11 @@ def show_space(file: Path) -> None:
     size = space.size()
     console.print(f"points: {size:,}" if size else "points: continuous", highlight=False)
     for name, point in space.known_good.items():
-        console.print(f"known good {name}: " + "  ".join(f"{k}={v}" for k, v in point.items()), highlight=False, soft_wrap=True)
+        console.print(
+            f"known good {name}: " + "  ".join(f"{k}={v}" for k, v in point.items()),
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 def check_spaces(files: Sequence[Path], data: Path | None) -> None:

@@ -134,7 +134,12 @@ class LiveView:
         if best is None:
             return Text("no epoch has ended yet", "dim")
         params = "  ".join(f"{_short(k)}={_value(v)}" for k, v in best.start.params.items())
-        return Text.assemble("best ", (f"{best.best:.4f}", "bold green"), f" {self.objective.metric}  {best.start.name}  ", (params, "dim"))
+        return Text.assemble(
+            "best ",
+            (f"{best.best:.4f}", "bold green"),
+            f" {self.objective.metric}  {best.start.name}  ",
+            (params, "dim"),
+        )
 
     def _rung_table(self) -> Table:
         table = Table(box=None, pad_edge=False, header_style="dim")
@@ -149,12 +154,22 @@ class LiveView:
 
     def _running_table(self, running: Sequence[_Seen]) -> Table:
         table = Table(box=None, pad_edge=False, header_style="dim")
-        for heading, justify in (("running", "left"), ("epoch", "right"), ("best", "right"), ("s/epoch", "right")):
+        for heading, justify in (
+            ("running", "left"),
+            ("epoch", "right"),
+            ("best", "right"),
+            ("s/epoch", "right"),
+        ):
             table.add_column(heading, justify="left" if justify == "left" else "right")
         for seen in running[:12]:
             if seen.epochs:
                 last = seen.epochs[-1]
-                table.add_row(seen.start.name, str(last.epoch), f"{last.best_objective:.4f}", f"{last.epoch_seconds:.1f}")
+                table.add_row(
+                    seen.start.name,
+                    str(last.epoch),
+                    f"{last.best_objective:.4f}",
+                    f"{last.epoch_seconds:.1f}",
+                )
             else:
                 table.add_row(seen.start.name, "0", "–", "–")
         if len(running) > 12:
@@ -170,7 +185,8 @@ class LiveView:
         so_far = f", best so far {best.best:.4f} ({best.start.name})" if best else ""
         reason = f" ({record.error})" if record.error else ""
         return escape(
-            f"{head} after {len(record.epochs)} epochs, {self.objective.metric} {record.best.objective:.4f}{reason}{so_far}"
+            f"{head} after {len(record.epochs)} epochs, {self.objective.metric} "
+            f"{record.best.objective:.4f}{reason}{so_far}"
         )
 
     def _best(self) -> _Seen | None:

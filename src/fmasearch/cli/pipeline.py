@@ -20,7 +20,7 @@ from fmasearch.report import write_results
 from fmasearch.searcher import num_trials
 from fmasearch.study import Runtime, SearchResult, StudyPlan, run_jobs, run_search, start_runtime
 from fmasearch.tasks import build_task
-from fmasearch.tracking import CompositeTracker, JsonlTracker, read_journal
+from fmasearch.tracking import CompositeTracker, JsonlTracker, read_journal, replay
 from fmasearch.tracking.mlflow_tracker import MlflowTracker
 
 
@@ -74,8 +74,7 @@ def _search(
         finished=earlier,
     )
     journal = JsonlTracker(plan.folder.journal)
-    for record in earlier:
-        mlflow.finish_trial(record)  # what MLflow missed when the driver was killed; the rest it knows
+    replay(read_journal(plan.folder.journal), mlflow)  # what it missed when the driver was killed
     with view.showing():
         result = run_search(plan, objective, runtime, CompositeTracker([journal, mlflow, view]))
     journal.close("interrupted" if result.interrupted else "finished")
@@ -93,9 +92,7 @@ def _confirm(
     earlier = {record.name: record for record in read_journal(plan.folder.confirm_journal).finished}
     left = [start for start in starts if start.name not in earlier]
     journal = JsonlTracker(plan.folder.confirm_journal)
-    view = LiveView(
-        console, "confirm over seeds", objective, total=len(starts), finished=tuple(earlier.values())
-    )
+    view = LiveView(console, "confirm over seeds", objective, total=len(starts), finished=tuple(earlier.values()))
     with view.showing():
         run_jobs(plan, left, runtime, CompositeTracker([journal, view]), objective=objective)
     done = {record.name: record for record in read_journal(plan.folder.confirm_journal).finished}
@@ -132,9 +129,7 @@ def _final(
         )
 
 
-def _mlflow(
-    plan: StudyPlan, uri: str, objective: Objective, facts: dict[str, str], *, resumed: bool
-) -> MlflowTracker:
+def _mlflow(plan: StudyPlan, uri: str, objective: Objective, facts: dict[str, str], *, resumed: bool) -> MlflowTracker:
     tags = {**plan.hashes, "mlflow.source.name": plan.command, "fmasearch.data": Path(plan.data.path).name}
     tags |= {f"fmasearch.env.{name}": value for name, value in facts.items() if name != "commit"}
     if "commit" in facts:

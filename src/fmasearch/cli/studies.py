@@ -15,8 +15,8 @@ from typing import Any
 import typer
 from rich.console import Console
 
-from fmasearch.config import SearchConfig, load_search, parse_section
 from fmasearch.cli.overrides import override
+from fmasearch.config import SearchConfig, load_search, parse_section
 from fmasearch.errors import ConfigError, StudyError
 from fmasearch.space import Space
 from fmasearch.tracking import default_uri, ui_command
@@ -109,8 +109,11 @@ def run_study(plan: Any, folders: Folders, console: Console, *, resumed: bool = 
         command = f"fmasearch tune --resume {plan.name}{_non_default(folders)}"
         console.print(f"\ninterrupted; nothing is lost.\nnext: [bold]{command}[/]", highlight=False, soft_wrap=True)
         raise typer.Exit(130) from None
-    console.print(f"\nnext: [bold]fmasearch ui{_non_default(folders)}[/] shows every trial; the record is in "
-                  f"[bold]{folder}[/]", highlight=False, soft_wrap=True)
+    console.print(
+        f"\nnext: [bold]fmasearch ui{_non_default(folders)}[/] shows every trial; the record is in [bold]{folder}[/]",
+        highlight=False,
+        soft_wrap=True,
+    )
     del record
     return Path(folder)
 
@@ -119,7 +122,9 @@ def ui(folders: Folders, port: int) -> None:
     """Serve MLflow's page on the loopback address until Ctrl-C."""
     uri = folders.tracking_uri
     if folders.mlflow_uri is None and not (folders.runs / "mlflow.db").exists():
-        raise StudyError(f"{folders.runs}: no study has been tracked here; run `fmasearch demo` or `fmasearch tune` first")
+        raise StudyError(
+            f"{folders.runs}: no study has been tracked here; run `fmasearch demo` or `fmasearch tune` first"
+        )
     Console().print(f"MLflow: [bold]http://127.0.0.1:{port}[/]  (Ctrl-C ends it)", highlight=False)
     server = subprocess.Popen(ui_command(uri, port))
     with contextlib.suppress(KeyboardInterrupt):

@@ -121,11 +121,13 @@ def _memorise(config: TrainConfig, dataset: Dataset, device: str, console: Conso
             console.print(f"step {result.epoch:3d}  train_loss {last:.4f}", highlight=False)
         if last < 0.05:
             console.print(
-                f"[green]healthy[/]: {num_tracks} tracks memorised in {result.epoch} steps (loss {first:.3f} to {last:.3f})",
+                f"[green]healthy[/]: {num_tracks} tracks memorised in {result.epoch} steps "
+                f"(loss {first:.3f} to {last:.3f})",
                 highlight=False,
             )
             return
     raise FmasearchError(
-        f"the model could not memorise {num_tracks} tracks in 200 steps (loss {first:.3f} to {last:.3f}); likely causes: "
+        f"the model could not memorise {num_tracks} tracks in 200 steps (loss {first:.3f} to {last:.3f}); "
+        f"likely causes: "
         f"learning rate of the wrong order ({config.optimizer.learning_rate:g}), recurrent layers too deep, or a defect"
     )

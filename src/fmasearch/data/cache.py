@@ -141,7 +141,7 @@ def _levels_file(spec: DataSpec, feature: FeatureInfo, columns: SplitColumns, sp
             mapped[done : done + len(block)] = block
             done += len(block)
         mapped.flush()
-        os.replace(temporary, target)
+        temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
     return target
@@ -154,7 +154,7 @@ def _normaliser(spec: DataSpec, feature: FeatureInfo, columns: SplitColumns) -> 
         mean, std = _measure(_levels_file(spec, feature, columns, "train"), feature, columns)
         temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp.npz")
         np.savez(temporary, mean=mean, std=std)
-        os.replace(temporary, target)
+        temporary.replace(target)
     with np.load(target) as stats:
         return Normaliser(torch.from_numpy(stats["mean"]).float(), torch.from_numpy(stats["std"]).float())
 

@@ -226,7 +226,7 @@ def write_feature_file(
         file["split"] = np.asarray(split, np.int8)
         file["track_id"] = np.array(list(track_ids), dtype=object)
         file["artist_id"] = np.full(num_tracks, -1, np.int32) if artist_ids is None else artist_ids.astype(np.int32)
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def content_hash(path: str | Path, *, memo: Path | None = None) -> str:
@@ -245,7 +245,7 @@ def content_hash(path: str | Path, *, memo: Path | None = None) -> str:
             memo.parent.mkdir(parents=True, exist_ok=True)
             temporary = memo.with_name(f".{memo.name}.{os.getpid()}.tmp")
             temporary.write_text(json.dumps(known, indent=0))
-            os.replace(temporary, memo)
+            temporary.replace(memo)
     return known[key]
 
 

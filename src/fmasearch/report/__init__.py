@@ -62,9 +62,7 @@ def load_trials(folder: Path) -> list[TrialRecord]:
 
 def _write_all(record: StudyRecord, folder: Path, published: Path) -> list[Path]:
     drawn = _draw(record, folder)
-    page = readme(
-        record, folder=f"{published.parent.name}/{published.name}", pictures=[path.stem for path in drawn]
-    )
+    page = readme(record, folder=f"{published.parent.name}/{published.name}", pictures=[path.stem for path in drawn])
     files = {
         "README.md": page,
         "study.yaml": _yaml(_study(record)),

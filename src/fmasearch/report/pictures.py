@@ -27,7 +27,7 @@ MOST_MARKS = 1500  # more points or lines than this are painted into the SVG, wh
 PNG_DPI = 120  # 960 pixels, the width of a README
 MOST_SIDE_BY_SIDE = 7  # values of a whole number that get a column each, as words do
 COLUMNS = 4  # panels beside each other in the parameters' picture
-STYLE = {
+STYLE: dict[Any, Any] = {
     # DejaVu Sans comes with matplotlib. An SVG names its font instead of drawing each letter, which makes it
     # small; whoever lacks DejaVu sees Verdana, which is as wide.
     "font.family": "sans-serif",
@@ -98,9 +98,7 @@ def confusion_matrix(test: TestReport) -> Figure:
             if tracks:
                 colour = "white" if shares[i][j] > 0.55 else INK
                 weight = "bold" if i == j else "normal"
-                axes.text(
-                    j, i, f"{tracks:,}", ha="center", va="center", color=colour, weight=weight, fontsize=8
-                )
+                axes.text(j, i, f"{tracks:,}", ha="center", va="center", color=colour, weight=weight, fontsize=8)
     axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(names)), [f"{each.name}  (n={each.support:,})" for each in test.classes])
     axes.set_xlabel("predicted")
@@ -125,9 +123,7 @@ def parameters(record: StudyRecord, distributions: Mapping[str, Distribution]) -
         axes.set_visible(False)
     for row in grid:
         row[0].set_ylabel(record.objective.metric, fontsize=8)
-    figure.suptitle(
-        "best objective of each trial   ● completed   ○ pruned (fewer epochs)   ◆ winner", fontsize=9
-    )
+    figure.suptitle("best objective of each trial   ● completed   ○ pruned (fewer epochs)   ◆ winner", fontsize=9)
     return figure
 
 
@@ -188,9 +184,7 @@ def _name_the_kinds(axes: Axes, record: StudyRecord, chosen: TrialRecord | None)
         before = axes.annotate(word, **place, textcoords="offset points", color=colour, va="bottom")
 
 
-def _draw_panel(
-    axes: Axes, record: StudyRecord, key: str, distribution: Distribution | None, *, painted: bool
-) -> None:
+def _draw_panel(axes: Axes, record: StudyRecord, key: str, distribution: Distribution | None, *, painted: bool) -> None:
     shown = [trial for trial in record.ranked() if key in trial.start.params]
     place = _scale(axes, [trial.start.params[key] for trial in shown], distribution)
     chosen = winner(record)
@@ -211,9 +205,7 @@ def _draw_panel(
     axes.set_axisbelow(True)
 
 
-def _scale(
-    axes: Axes, values: list[Scalar], distribution: Distribution | None
-) -> Callable[[Scalar, int], float]:
+def _scale(axes: Axes, values: list[Scalar], distribution: Distribution | None) -> Callable[[Scalar, int], float]:
     """Set up the horizontal axis; returns where a value of a trial number lies on it."""
     if (listed := _few(values, distribution)) is None:
         if getattr(distribution, "log", False):

@@ -70,15 +70,11 @@ def _trials(record: StudyRecord, pictures: Sequence[str]) -> str:
     ranking = [(str(place), *_trial_row(trial)) for place, trial in enumerate(top, start=1)]
     space = space_of(record)
     keys = varied(record, space.distributions if space else ())
-    params = [
-        (key, *(value(t.start.params[key]) if key in t.start.params else "" for t in top)) for key in keys
-    ]
+    params = [(key, *(value(t.start.params[key]) if key in t.start.params else "" for t in top)) for key in keys]
     failures = [t for t in record.trials if t.state is TrialState.FAILED]
     parts = [
         "## Trials",
-        f"The best {len(top)} of {count(len(record.trials), 'trial')}; all are in `trials.jsonl`."
-        if top
-        else "",
+        f"The best {len(top)} of {count(len(record.trials), 'trial')}; all are in `trials.jsonl`." if top else "",
         table(header, ranking, left=3) if top else "",
         "Their parameters, as far as they varied (empty: did not apply):" if top and keys else "",
         table(("key", *(t.name for t in top)), params) if top and keys else "",

@@ -56,9 +56,7 @@ def distribution(of: Distribution) -> str:
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> str:
     """A Markdown table; all columns but the first `left` are aligned right, as numbers are."""
     marks = ["---" if column < left else "---:" for column in range(len(header))]
-    lines = (
-        "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in row) + " |" for row in rows
-    )
+    lines = ("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in row) + " |" for row in rows)
     return "\n".join(["| " + " | ".join(header) + " |", "| " + " | ".join(marks) + " |", *lines])
 
 

@@ -102,9 +102,7 @@ class Space:
         """Constants and sampled values, nested as `TrainConfig.model_validate` takes them."""
         return with_values(self.constants, params)
 
-    def train_config(
-        self, params: Params, *, max_epochs: int, patience: int | None, seed: int
-    ) -> TrainConfig:
+    def train_config(self, params: Params, *, max_epochs: int, patience: int | None, seed: int) -> TrainConfig:
         """The training of one trial: the space says what, the search says how long and with which seed."""
         from_search: Params = {"trainer/max_epochs": max_epochs, "trainer/patience": patience}
         config = self.config({**params, **from_search})
@@ -151,21 +149,13 @@ class Space:
                 )
             )
         if (size := self.size() or 0) > LARGEST_GRID:
-            raise SpaceError(
-                f"{self.name}: the grid has {size:,} points, more than {LARGEST_GRID:,}; narrow the space"
-            )
+            raise SpaceError(f"{self.name}: the grid has {size:,} points, more than {LARGEST_GRID:,}; narrow the space")
         grid: list[dict[str, Scalar]] = [{}]
         for path, distribution in self.distributions.items():
-            grid = [
-                longer
-                for point in grid
-                for longer in self._extended(point, path, distribution.points() or ())
-            ]
+            grid = [longer for point in grid for longer in self._extended(point, path, distribution.points() or ())]
         return grid
 
-    def _extended(
-        self, point: dict[str, Scalar], path: str, values: tuple[Scalar, ...]
-    ) -> list[dict[str, Scalar]]:
+    def _extended(self, point: dict[str, Scalar], path: str, values: tuple[Scalar, ...]) -> list[dict[str, Scalar]]:
         if not self.is_active(path, point):
             return [point]
         return [{**point, path: value} for value in values]

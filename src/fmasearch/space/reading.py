@@ -82,9 +82,7 @@ def _read_fixed_section(draft: Draft, name: str, content: Any) -> None:
     for key, leaf in leaves:
         if isinstance(leaf, Mapping):
             where = f"{name}.{key}" if key else name
-            draft.problems.append(
-                f"{where}: cannot be searched, since trials must be comparable; give one value"
-            )
+            draft.problems.append(f"{where}: cannot be searched, since trials must be comparable; give one value")
             draft.refused.add(name)
             return
     draft.constants[name] = content
@@ -211,9 +209,7 @@ def _read_condition(draft: Draft, path: str, key: str, wanted: object) -> Condit
 
 
 def _put_in_sampling_order(draft: Draft) -> None:
-    conditions = {
-        path: some for path, some in draft.conditions.items() if some and path in draft.distributions
-    }
+    conditions = {path: some for path, some in draft.conditions.items() if some and path in draft.distributions}
     try:
         order = sampling_order(draft.distributions, conditions)
     except ValueError as problem:

@@ -43,7 +43,7 @@ class TrialJob:
         return cls(start=TrialStart(**job.pop("start")), data=DataSpec(**data), **job)
 
 
-class TrialActor(tune.Trainable):  # type: ignore[misc]
+class TrialActor(tune.Trainable):
     """Starting a process with torch costs over a second, a small trial a few: actors are reused, data stays mapped.
 
     Trials share nothing else: the trainer owns every random generator, so a trial gives the same curve whether
@@ -51,6 +51,8 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
     """
 
     _dataset: tuple[DataSpec, str, Dataset] | None = None
+    _trainer: Trainer | None = None
+    _last: EpochResult | None = None
 
     def setup(self, config: dict[str, Any]) -> None:
         self._start(TrialJob.from_config(config))
@@ -82,10 +84,11 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
         device = _device(job.gpu_share)
         self._job = job
         config = TrainConfig.model_validate(job.start.config)
-        self._trainer = Trainer(config, self._open(job.data, device), device=device)
-        self._last: EpochResult | None = _resume(self._trainer, Path(job.checkpoint_file))
+        trainer = Trainer(config, self._open(job.data, device), device=device)
+        self._trainer = trainer
+        self._last = _resume(trainer, Path(job.checkpoint_file))
         self._kept_at = time.monotonic()
-        self._epochs: Iterator[EpochResult] = self._trainer.epochs()
+        self._epochs: Iterator[EpochResult] = trainer.epochs()
 
     def _open(self, spec: DataSpec, device: str) -> Dataset:
         if self._dataset is None or self._dataset[:2] != (spec, device):
@@ -101,7 +104,7 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_suffix(f".{os.getpid()}.tmp")
         torch.save({"trainer": self._trainer.state_dict(), "last": result.to_json()}, temporary)
-        os.replace(temporary, target)
+        temporary.replace(target)
         self._kept_at = time.monotonic()
 
 

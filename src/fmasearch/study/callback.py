@@ -16,7 +16,7 @@ from fmasearch.study.actor import TrialJob
 from fmasearch.tracking import Tracker
 
 
-class TrackerCallback(tune.Callback):  # type: ignore[misc]
+class TrackerCallback(tune.Callback):
     """Passes trials on, as `start_trial`, `log_epoch` and `finish_trial`.
 
     Args:

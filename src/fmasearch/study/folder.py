@@ -102,7 +102,7 @@ def save_plan(plan: StudyPlan) -> None:
     }
     temporary = plan.folder.plan_file.with_suffix(f".{os.getpid()}.tmp")
     temporary.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
-    os.replace(temporary, plan.folder.plan_file)
+    temporary.replace(plan.folder.plan_file)
 
 
 def load_plan(root: Path) -> StudyPlan:

@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,7 +18,7 @@ from ray.tune.search import Searcher
 
 from fmasearch.config import SearchConfig, derive_seed
 from fmasearch.data import prepare
-from fmasearch.records import EpochResult, Objective, Params, TrialRecord, TrialStart, TrialState
+from fmasearch.records import Objective, Params, TrialRecord, TrialStart, TrialState
 from fmasearch.searcher import (
     EPOCH_KEY,
     OBJECTIVE_KEY,
@@ -31,7 +30,7 @@ from fmasearch.searcher import (
 )
 from fmasearch.study.actor import CHECKPOINT_SECONDS, TrialActor, TrialJob
 from fmasearch.study.callback import TrackerCallback
-from fmasearch.study.folder import StudyFolder, StudyPlan
+from fmasearch.study.folder import StudyPlan
 from fmasearch.study.runtime import Runtime
 from fmasearch.tracking import Journal, Tracker, read_journal
 
@@ -65,9 +64,7 @@ def run_search(
     started = time.monotonic()
     prepare(plan.data)
     journal = read_journal(plan.folder.journal)
-    study = open_study(
-        plan.folder.optuna_file, plan.search, plan.space, objective, concurrency=runtime.concurrency
-    )
+    study = open_study(plan.folder.optuna_file, plan.search, plan.space, objective, concurrency=runtime.concurrency)
     _reconcile(study, journal, tracker)
 
     def make_config(number: int, params: Params, label: str | None) -> dict[str, Any]:
@@ -111,9 +108,7 @@ def search_start(plan: StudyPlan, number: int, params: Params, label: str | None
     return TrialStart(number, f"t{number:04d}", dict(params), config.model_dump(mode="json"), seed, label)
 
 
-def build_scheduler(
-    search: SearchConfig, objective: Objective, finished: Sequence[TrialRecord] = ()
-) -> TrialScheduler:
+def build_scheduler(search: SearchConfig, objective: Objective, finished: Sequence[TrialRecord] = ()) -> TrialScheduler:
     """ASHA, or none. ASHA's rungs start with what `finished` trials reached in earlier sessions."""
     if search.scheduler.name == "none":
         return FIFOScheduler()
@@ -130,9 +125,7 @@ def build_scheduler(
         stub: Any = SimpleNamespace(trial_id=trial.name)
         scheduler.on_trial_add(None, stub)
         for epoch in trial.epochs:
-            scheduler.on_trial_result(
-                None, stub, {EPOCH_KEY: epoch.epoch, OBJECTIVE_KEY: epoch.best_objective}
-            )
+            scheduler.on_trial_result(None, stub, {EPOCH_KEY: epoch.epoch, OBJECTIVE_KEY: epoch.best_objective})
     return scheduler
 
 
@@ -245,7 +238,7 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-class _FixedList(Searcher):  # type: ignore[misc]
+class _FixedList(Searcher):
     """Hands out given configurations in order."""
 
     def __init__(self, configs: Sequence[Mapping[str, Any]], objective: Objective) -> None:
@@ -263,5 +256,3 @@ class _FixedList(Searcher):  # type: ignore[misc]
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing to restore."""
-
-

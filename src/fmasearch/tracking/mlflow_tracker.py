@@ -148,9 +148,7 @@ class MlflowTracker:
                     self._finish(self._children[name], curve)
         if records:
             name = f"confirmed_{self._objective.metric}"
-            self._log_values(
-                self.parent_run_id, {f"{name}_mean": records[0].mean, f"{name}_std": records[0].std}
-            )
+            self._log_values(self.parent_run_id, {f"{name}_mean": records[0].mean, f"{name}_std": records[0].std})
 
     def log_final(self, final: FinalRecord, artifacts: Sequence[Path] = ()) -> None:
         """The winner's curve, test metrics and intervals, and `artifacts` (files, folders), on the parent."""
@@ -266,9 +264,7 @@ class MlflowTracker:
     def _log_values(self, run_id: str, values: Mapping[str, float], step: int = 0) -> None:
         self._log_metrics(run_id, [metric(name, value, step) for name, value in values.items()])
 
-    def _log_metrics(
-        self, run_id: str, metrics: Sequence[Metric], tags: Mapping[str, str] | None = None
-    ) -> None:
+    def _log_metrics(self, run_id: str, metrics: Sequence[Metric], tags: Mapping[str, str] | None = None) -> None:
         run_tags = [RunTag(key, value) for key, value in cut(tags or {}).items()]
         for first in range(0, max(len(metrics), 1), METRICS_PER_BATCH):
             batch = metrics[first : first + METRICS_PER_BATCH]

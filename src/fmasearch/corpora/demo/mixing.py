@@ -14,7 +14,7 @@ from fmasearch.corpora.demo.performance import Buses
 from fmasearch.corpora.demo.plan import EQ_POINTS, Artist, Song
 
 PEAK = 0.5
-"""Peak of a track before its own level; six standard deviations of that level would still not clip."""
+"""Peak of a track before its own level, 3 dB standard deviation; what would pass full scale is turned down."""
 
 DRUM_LEVEL = 0.7
 """Drums against notes: a kick peaks at 0.7, a chord has an RMS of about 0.16."""
@@ -25,6 +25,7 @@ def mix(buses: Buses, song: Song, artist: Artist, sample_rate: int, rng: Generat
     dry = _overdriven(buses.melody, song.drive) + buses.bass
     dry += np.float32(artist.levels[2] * DRUM_LEVEL) * buses.drums
     spectrum = np.fft.rfft(dry)
+    spectrum[0] = 0  # a kick has an offset, a record has none
     spectrum *= _colour(song, artist, len(dry), sample_rate)
     # The convolution is circular: the room rings on from the clip's end into its start, like an excerpt's.
     spectrum *= 1 + np.float32(song.reverb_wet) * _room(round(song.reverb_seconds, 2), len(dry), sample_rate)

@@ -21,9 +21,9 @@ class DemoProfile:
     """With 11,025 Hz: 43.07 frames a second, the rate of FMA at 22,050 Hz and hop 512."""
     f_min: float = 30.0
 
-    cross: float = 0.15
+    cross: float = 0.06
     """Chance that a track borrows its rhythm, its sound or its harmony from another genre."""
-    instrument_swap: float = 0.20
+    instrument_swap: float = 0.15
     """Chance that the accompaniment's instrument is any instrument, and likewise for its rhythm."""
     pattern_noise: float = 0.06
     """Standard deviation added to each step's drum probability."""
@@ -31,7 +31,7 @@ class DemoProfile:
     """Standard deviation of a track's spectral tilt, in the units of the style table."""
     label_noise: float = 0.01
     """Chance that a track carries the label of a random genre."""
-    artist_eq_db: float = 4.0
+    artist_eq_db: float = 6.0
     """Standard deviation of an artist's equaliser: the fingerprint that leaks when artists cross splits."""
 
     @property
