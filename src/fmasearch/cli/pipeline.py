@@ -45,6 +45,7 @@ def run(
             confirmation = _confirm(plan, searched, objective, runtime, console)
             mlflow.log_confirmation(confirmation)
             gpu = runtime.trial_gpus > 0 and torch.cuda.is_available()
+            torch.set_num_threads(max(1, int(runtime.trial_cpus)))  # as the trials had: the same numbers, no more
         final = _final(plan, confirmation[0], console, facts, device="cuda" if gpu else "cpu")
         record = _record(plan, objective, searched, confirmation, final, facts)
         folder = results / plan.name
