@@ -41,7 +41,7 @@ bench: .venv/.installed ## side-by-side timings (benchmarks/)
 	$(BIN)/python benchmarks/shared_data.py
 
 lock: .venv/.installed ## write what is installed to requirements.lock
-	$(BIN)/pip freeze --exclude-editable --exclude fmasearch > requirements.lock
+	$(BIN)/pip freeze --all --exclude-editable --exclude fmasearch --exclude pip > requirements.lock
 
 clean: ## remove the environment and caches, keep results/ and runs/
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist src/*.egg-info

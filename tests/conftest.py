@@ -1,0 +1,118 @@
+"""What tests share: small synthetic feature files, a cache of their own, and one thread of torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fmasearch.data import Dataset, DataSpec, FeatureArray, open_dataset, write_feature_file
+
+torch.set_num_threads(1)  # tests run beside each other, and beside studies
+
+CLASSES = ("rock", "jazz", "folk", "dub")
+
+
+def make_feature_file(
+    path: Path,
+    *,
+    tracks: tuple[int, int, int] = (24, 8, 8),
+    num_classes: int = 4,
+    num_frames: int = 24,
+    num_bins: int = 8,
+    dtype: str = "float16",
+    contrast: float = 10.0,
+    varying_lengths: bool = False,
+    chroma: bool = False,
+    artists: bool = True,
+    unlabelled: Sequence[int] = (),
+    seed: int = 0,
+) -> Path:
+    """Write a feature file whose class k is louder by `contrast` dB in every bin that is k modulo `num_classes`.
+
+    Args:
+        tracks: of train, val and test; rows are dealt to the splits in turn, classes take turns in each split.
+        dtype: float16 dB, or uint8 levels of 0.5 dB from -80 dB.
+        contrast: against noise of 5 dB per cell: 10 is separable, 0 is noise alone.
+        varying_lengths: half the frames to all of them; padding is 0.
+        chroma: add a second feature set of 4 bins, which knows nothing of the class.
+        artists: two tracks of a split each, or all unknown.
+        unlabelled: rows without a label.
+    """
+    generator = np.random.default_rng(seed)
+    split = _dealt(tracks)
+    num_tracks = len(split)
+    place = np.array([np.count_nonzero(split[:row] == code) for row, code in enumerate(split)])
+    genre = place % num_classes
+    louder = np.arange(num_bins) % num_classes == genre[:, None]
+    mel = generator.normal(-40.0, 5.0, (num_tracks, num_frames, num_bins)) + contrast * louder[:, None, :]
+    full = np.full(num_tracks, num_frames)
+    lengths = generator.integers(num_frames // 2, num_frames + 1, num_tracks) if varying_lengths else full
+    padding = np.arange(num_frames) >= lengths[:, None]
+    features = {"mel": _stored(mel, dtype, padding)}
+    if chroma:
+        features["chroma"] = _stored(generator.random((num_tracks, num_frames, 4)), "float16", padding)
+    genre[list(unlabelled)] = -1
+    write_feature_file(
+        path,
+        corpus="synthetic",
+        features=features,
+        lengths=dict.fromkeys(features, lengths),
+        classes={"genre": (CLASSES[:num_classes], genre)},
+        targets={"valence": generator.random(num_tracks)},
+        split=split,
+        track_ids=[f"track-{row:03d}" for row in range(num_tracks)],
+        artist_ids=100 * split + place // 2 if artists else None,
+    )
+    return path
+
+
+def spec_of(path: Path, *features: str) -> DataSpec:
+    """The study's view of a feature file: `mel` unless other features are named."""
+    return DataSpec.of(path, features=features or ("mel",), label="genre")
+
+
+def make_dataset(path: Path, **options: Any) -> Dataset:
+    """Write a feature file and open train and val."""
+    return open_dataset(spec_of(make_feature_file(path, **options)))
+
+
+@pytest.fixture(autouse=True)
+def cache_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of the test's own; nobody's real one is read or written."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("FMASEARCH_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture
+def feature_file(tmp_path: Path) -> Path:
+    """40 tracks of four separable classes: 24 train, 8 val, 8 test."""
+    return make_feature_file(tmp_path / "small.h5")
+
+
+@pytest.fixture
+def dataset(feature_file: Path) -> Dataset:
+    return open_dataset(spec_of(feature_file))
+
+
+def _dealt(tracks: tuple[int, int, int]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Split codes with splits interleaved for as long as each has tracks left: rows of a split are no run."""
+    left, dealt = list(tracks), []
+    while any(left):
+        for code in range(3):
+            if left[code]:
+                left[code] -= 1
+                dealt.append(code)
+    return np.array(dealt)
+
+
+def _stored(values: Any, dtype: str, padding: Any) -> FeatureArray:
+    levels = np.round((values + 80.0) / 0.5).clip(0, 255) if dtype == "uint8" else values
+    levels[padding] = 0
+    settings = {"sample_rate": 16_000, "hop_length": 512, "unit": "dB"}
+    return FeatureArray(levels.astype(dtype), settings, scale=0.5 if dtype == "uint8" else 1.0, offset=-80.0)
