@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from fmasearch.config import TrainConfig
 from fmasearch.data import Dataset, DataSpec, FeatureArray, open_dataset, write_feature_file
+from fmasearch.records import Params
 
 torch.set_num_threads(1)  # tests run beside each other, and beside studies
 
@@ -79,6 +81,16 @@ def spec_of(path: Path, *features: str) -> DataSpec:
 def make_dataset(path: Path, **options: Any) -> Dataset:
     """Write a feature file and open train and val."""
     return open_dataset(spec_of(make_feature_file(path, **options)))
+
+
+def make_config(architecture: str = "cnn_gru", *, seed: int = 0, model: Params | None = None, **sections: Any) -> TrainConfig:
+    """A training of a few thousand parameters; `sections` as in a `TrainConfig`."""
+    small = {"architecture": architecture, "hidden_dim": 8, "rnn_dim": 8, "num_layers": 1, "dropout": 0.2}
+    sections = {"optimizer": {"learning_rate": 5e-3}, **sections}
+    sections["trainer"] = {"batch_size": 8, "max_epochs": 4, **sections.get("trainer", {})}
+    return TrainConfig.model_validate(
+        {"task": {"classification": "genre"}, "model": {**small, **(model or {})}, "seed": seed, **sections}
+    )
 
 
 @pytest.fixture(autouse=True)

@@ -193,6 +193,8 @@ class SearchConfig(Section):
     seed: Annotated[int, Field(ge=0)] = 0
     patience: PositiveInt | None = 8
     """Early stopping inside a trial: epochs without a better objective."""
+    checkpoint_seconds: Annotated[float, Field(ge=0)] = 30
+    """Least time between two checkpoints of a trial: what a killed study has to train again."""
     confirm: ConfirmConfig = ConfirmConfig()
     final: FinalConfig = FinalConfig()
 

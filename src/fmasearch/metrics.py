@@ -54,7 +54,7 @@ class ClassificationMetrics:
         """`summary` of the confusion matrix and `loss`, the mean log loss."""
         *counts, log_loss = torch.cat([self._counts.double(), self._log_loss[None]]).tolist()
         confusion_KK = np.array(counts).reshape(self.num_classes, self.num_classes)
-        num_labelled = confusion_KK.sum()
+        num_labelled = float(confusion_KK.sum())  # numpy's own floats would not load with weights_only=True
         return summary(confusion_KK) | {"loss": log_loss / num_labelled if num_labelled else float("nan")}
 
     def confusion(self) -> npt.NDArray[np.int64]:

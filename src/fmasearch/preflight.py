@@ -31,17 +31,14 @@ def check_study(space: Space, search: SearchConfig, info: FileInfo, *, num_sampl
     """Build the known-good points and `num_samples` random ones on the meta device.
 
     Raises:
-        SpaceError: naming the space and the sampled values that cannot be built.
+        SpaceError: naming the space and the sampled values that cannot be built; or why it has no grid.
     """
     points: list[tuple[str, Params]] = [(f"known_good.{name}", p) for name, p in space.known_good.items()]
     generator = random.Random(search.seed)
     points += [("sample", space.sample(_RandomTrial(generator))) for _ in range(num_samples)]
     sizes = [_num_parameters(space, where, params, info) for where, params in points]
-    trials = (
-        min(search.num_trials, space.size() or search.num_trials)
-        if search.sampler.name == "grid"
-        else search.num_trials
-    )
+    grid = search.sampler.name == "grid"
+    trials = min(search.num_trials, len(space.grid())) if grid else search.num_trials
     total = trials * search.max_epochs
     return Preflight(
         num_sampled=len(points),

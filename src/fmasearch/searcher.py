@@ -62,9 +62,9 @@ def open_study(
     )
     existing = study.get_trials(deepcopy=False)
     study.sampler = build_sampler(search, space, concurrency=concurrency, num_existing=len(existing))
-    if not existing:
-        for label, params in _first_points(search, space):
-            study.enqueue_trial(dict(params), user_attrs={"label": label} if label else None)
+    # First points are the first trials; a driver that was killed here left some of them out.
+    for label, params in _first_points(search, space)[len(existing) :]:
+        study.enqueue_trial(dict(params), user_attrs={"label": label} if label else None)
     return study
 
 

@@ -101,7 +101,7 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
-        self._shuffle.set_state(state["shuffle"])
+        self._shuffle.set_state(state["shuffle"].cpu())  # a checkpoint is loaded onto the model's device
         self._rng = [rng.cpu() for rng in state["rng"]]
 
     def _run_epoch(self) -> EpochResult:

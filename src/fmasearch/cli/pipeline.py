@@ -28,10 +28,8 @@ class Interrupted(Exception):
     """The user stopped the study; it can be resumed."""
 
 
-def run(
-    plan: StudyPlan, results: Path, tracking_uri: str, console: Console, *, resumed: bool
-) -> tuple[Path, StudyRecord]:
-    """Run every stage that is left; returns the results folder and what it records."""
+def run(plan: StudyPlan, results: Path, tracking_uri: str, console: Console, *, resumed: bool) -> Path:
+    """Run every stage that is left; returns the results folder."""
     _, task = plan.space.inputs()
     objective = build_task(task, read_info(plan.data.path).classes(task.classification)).objective
     facts = environment.describe()
@@ -54,7 +52,7 @@ def run(
         mlflow.describe((folder / "README.md").read_text(encoding="utf-8"))
         status = "finished"
         _print_outcome(console, record)
-        return folder, record
+        return folder
     except (Interrupted, KeyboardInterrupt):
         status = "interrupted"
         raise Interrupted from None
@@ -90,12 +88,14 @@ def _confirm(
     """Retrain the best few over seeds; trainings that an earlier session finished are kept."""
     ranked = _as_record(plan, objective, searched).ranked()
     starts = confirm_starts(ranked, plan.search)
-    earlier = {record.name: record for record in read_journal(plan.folder.confirm_journal).finished}
+    known = read_journal(plan.folder.confirm_journal)
+    earlier = {record.name: record for record in known.finished}
+    cut_off = {trial.start.name: trial.epochs for trial in known.unfinished}
     left = [start for start in starts if start.name not in earlier]
     journal = JsonlTracker(plan.folder.confirm_journal)
     view = LiveView(console, "confirm over seeds", objective, total=len(starts), finished=tuple(earlier.values()))
     with view.showing():
-        run_jobs(plan, left, runtime, CompositeTracker([journal, view]), objective=objective)
+        run_jobs(plan, left, runtime, CompositeTracker([journal, view]), objective=objective, earlier=cut_off)
     done = {record.name: record for record in read_journal(plan.folder.confirm_journal).finished}
     finished = all(start.name in done for start in starts)
     journal.close("finished" if finished else "interrupted")

@@ -77,6 +77,7 @@ def tune(
         f"[bold]{name}[/]: models of {preflight.min_parameters:,} to {preflight.max_parameters:,} parameters, "
         f"at most {preflight.max_epochs_in_all:,} epochs",
         highlight=False,
+        soft_wrap=True,
     )
     return run_study(plan, folders, console)
 
@@ -104,7 +105,7 @@ def run_study(plan: Any, folders: Folders, console: Console, *, resumed: bool = 
     from fmasearch.cli.pipeline import Interrupted, run
 
     try:
-        folder, record = run(plan, folders.results, folders.tracking_uri, console, resumed=resumed)
+        folder = run(plan, folders.results, folders.tracking_uri, console, resumed=resumed)
     except Interrupted:
         command = f"fmasearch tune --resume {plan.name}{_non_default(folders)}"
         console.print(f"\ninterrupted; nothing is lost.\nnext: [bold]{command}[/]", highlight=False, soft_wrap=True)
@@ -114,8 +115,7 @@ def run_study(plan: Any, folders: Folders, console: Console, *, resumed: bool = 
         highlight=False,
         soft_wrap=True,
     )
-    del record
-    return Path(folder)
+    return folder
 
 
 def ui(folders: Folders, port: int) -> None:

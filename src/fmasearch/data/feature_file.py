@@ -101,7 +101,7 @@ def read_info(path: str | Path) -> FileInfo:
         if not features:
             raise DataError(f"{path}: features: expected at least one feature set, got none")
         labels = {name: _label_info(path, file, name, len(split)) for name in _members(file, "labels")}
-        artists = _artists(file, len(split))
+        artists = _artists(path, file, len(split))
         return FileInfo(
             path=str(path),
             corpus=_text(file.attrs.get("corpus", "")),
@@ -151,13 +151,14 @@ def read_columns(path: str | Path, split: SplitName, *, features: Sequence[str],
                     f"{path}: lengths/{name}: expected the lengths of {features[0]} so that both can be joined "
                     f"along bins, got others"
                 )
-        ids = _column(path, file, "track_id")[rows] if "track_id" in file else rows.astype(str)
+        num_tracks = info.num_tracks
+        ids = _column(path, file, "track_id", num_tracks)[rows] if "track_id" in file else rows.astype(str)
         return SplitColumns(
             rows=rows,
             lengths=lengths[0],
             labels=labels,
             track_ids=tuple(_text(i) for i in ids),
-            artist_ids=_artists(file, info.num_tracks)[rows].astype(np.int64),
+            artist_ids=_artists(path, file, num_tracks)[rows].astype(np.int64),
         )
 
 
@@ -276,21 +277,32 @@ def _open(path: str | Path) -> Iterator[h5py.File]:
 
 
 def _members(file: h5py.File, group: str) -> list[str]:
-    return list(file[group]) if group in file else []
+    return list(file[group]) if isinstance(file.get(group), h5py.Group) else []
 
 
-def _column(path: str | Path, file: h5py.File, name: str) -> Array:
+def _dataset(path: str | Path, file: h5py.File, name: str) -> h5py.Dataset:
     if name not in file:
         raise DataError(f"{path}: {name}: required by format {FORMAT_VERSION}, but absent")
+    if not isinstance(file[name], h5py.Dataset):
+        raise DataError(f"{path}: {name}: expected a dataset, got a group")
+    return file[name]
+
+
+def _column(path: str | Path, file: h5py.File, name: str, num_tracks: int | None = None) -> Array:
+    """One value a track; `split`, which is read first, says how many tracks there are."""
+    dataset = _dataset(path, file, name)
+    if dataset.ndim != 1 or num_tracks not in (None, len(dataset)):
+        expected = "one value a track" if num_tracks is None else f"shape ({num_tracks},)"
+        raise DataError(f"{path}: {name}: expected {expected}, got {dataset.shape}")
     try:
-        values: Array = file[name][()]
+        values: Array = dataset[()]
     except (OSError, RuntimeError) as error:
         raise DataError(f"{path}: {name}: cannot be read ({_first_line(error)}); the file is damaged") from None
     return values
 
 
 def _feature_info(path: str | Path, file: h5py.File, name: str, num_tracks: int) -> FeatureInfo:
-    dataset = file[f"features/{name}"]
+    dataset = _dataset(path, file, f"features/{name}")
     key = f"{path}: features/{name}"
     if dataset.ndim != 3 or dataset.shape[0] != num_tracks or 0 in dataset.shape:
         raise DataError(f"{key}: expected shape ({num_tracks}, frames, bins), got {dataset.shape}")
@@ -310,9 +322,7 @@ def _feature_info(path: str | Path, file: h5py.File, name: str, num_tracks: int)
 
 
 def _label_info(path: str | Path, file: h5py.File, name: str, num_tracks: int) -> LabelInfo:
-    values = _column(path, file, f"labels/{name}")
-    if values.shape != (num_tracks,):
-        raise DataError(f"{path}: labels/{name}: expected shape ({num_tracks},), got {values.shape}")
+    values = _column(path, file, f"labels/{name}", num_tracks)
     names = tuple(_text(n) for n in file[f"labels/{name}"].attrs.get("names", ()))
     if names:
         return LabelInfo(name, names, {n: int((values == code).sum()) for code, n in enumerate(names)})
@@ -323,17 +333,16 @@ def _lengths(path: str | Path, file: h5py.File, feature: FeatureInfo) -> Array:
     num_tracks, num_frames, _ = feature.shape
     if f"lengths/{feature.name}" not in file:
         return np.full(num_tracks, num_frames, np.int64)
-    lengths = _column(path, file, f"lengths/{feature.name}")
-    if lengths.shape != (num_tracks,) or lengths.min() < 1 or lengths.max() > num_frames:
-        raise DataError(
-            f"{path}: lengths/{feature.name}: expected ({num_tracks},) values in 1..{num_frames}, got "
-            f"{lengths.shape} in {lengths.min()}..{lengths.max()}"
-        )
+    lengths = _column(path, file, f"lengths/{feature.name}", num_tracks)
+    if lengths.min() < 1 or lengths.max() > num_frames:
+        found = f"{lengths.min()}..{lengths.max()}"
+        raise DataError(f"{path}: lengths/{feature.name}: expected 1..{num_frames} frames, got {found}")
     return lengths.astype(np.int64)
 
 
-def _artists(file: h5py.File, num_tracks: int) -> Array:
-    return file["artist_id"][()] if "artist_id" in file else np.full(num_tracks, -1, np.int32)
+def _artists(path: str | Path, file: h5py.File, num_tracks: int) -> Array:
+    unknown = np.full(num_tracks, -1, np.int32)
+    return _column(path, file, "artist_id", num_tracks) if "artist_id" in file else unknown
 
 
 def _read_rows(dataset: h5py.Dataset, rows: Array) -> Array:

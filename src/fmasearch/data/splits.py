@@ -89,9 +89,10 @@ class Split:
         return Batch(x_BTF, lengths_B, self.targets_N[on_device_B])
 
     def shuffled(self, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:
-        """Every track once, in random order. A last batch of one track is left out: batch norm needs two."""
+        """Every track once, in random order. A last batch of one track is left out: batch norm wants two."""
+        smallest = min(2, batch_size, len(self))
         for index_B in torch.randperm(len(self), generator=generator).split(batch_size):
-            if len(index_B) > 1 or len(self) == 1:
+            if len(index_B) >= smallest:
                 yield self.batch(index_B)
 
     def ordered(self, batch_size: int) -> Iterator[Batch]:

@@ -18,8 +18,6 @@ from fmasearch.records import EpochResult, TrialStart
 from fmasearch.searcher import EPOCH_KEY, OBJECTIVE_KEY, RESULT_KEY
 from fmasearch.trainer import Trainer
 
-CHECKPOINT_SECONDS = 30.0
-
 
 @dataclass(frozen=True, slots=True)
 class TrialJob:
@@ -30,7 +28,7 @@ class TrialJob:
     checkpoint_file: str
     num_threads: int
     gpu_share: float
-    checkpoint_seconds: float = CHECKPOINT_SECONDS
+    checkpoint_seconds: float
 
     def to_config(self) -> dict[str, Any]:
         return {"job": asdict(self)}
@@ -63,10 +61,10 @@ class TrialActor(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """Train one epoch."""
+        self._keep()
         result = next(self._epochs, self._last)
         assert result is not None
         self._last = result
-        self._keep(result)
         return {
             EPOCH_KEY: result.epoch,
             OBJECTIVE_KEY: result.best_objective,
@@ -95,15 +93,19 @@ class TrialActor(tune.Trainable):
             self._dataset = (spec, device, open_dataset(spec, device=device))
         return self._dataset[2]
 
-    def _keep(self, result: EpochResult) -> None:
-        """Checkpoint now and then, so that a killed study loses seconds, and short trials pay nothing."""
-        if result.finished or time.monotonic() - self._kept_at < self._job.checkpoint_seconds:
+    def _keep(self) -> None:
+        """Checkpoint now and then, so that a killed study loses seconds, and short trials pay nothing.
+
+        Before an epoch and not after it: Ray asks for the next one once the driver has written down the last, so
+        the journal is never behind a checkpoint.
+        """
+        if self._last is None or time.monotonic() - self._kept_at < self._job.checkpoint_seconds:
             return
         assert self._trainer is not None
         target = Path(self._job.checkpoint_file)
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_suffix(f".{os.getpid()}.tmp")
-        torch.save({"trainer": self._trainer.state_dict(), "last": result.to_json()}, temporary)
+        torch.save({"trainer": self._trainer.state_dict(), "last": self._last.to_json()}, temporary)
         temporary.replace(target)
         self._kept_at = time.monotonic()
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import shutil
+import signal
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,7 +20,7 @@ from ray.tune.search import Searcher
 
 from fmasearch.config import SearchConfig, derive_seed
 from fmasearch.data import prepare
-from fmasearch.records import Objective, Params, TrialRecord, TrialStart, TrialState
+from fmasearch.records import EpochResult, Objective, Params, TrialRecord, TrialStart, TrialState
 from fmasearch.searcher import (
     EPOCH_KEY,
     OBJECTIVE_KEY,
@@ -28,7 +30,7 @@ from fmasearch.searcher import (
     open_study,
     state_of,
 )
-from fmasearch.study.actor import CHECKPOINT_SECONDS, TrialActor, TrialJob
+from fmasearch.study.actor import TrialActor, TrialJob
 from fmasearch.study.callback import TrackerCallback
 from fmasearch.study.folder import StudyPlan
 from fmasearch.study.runtime import Runtime
@@ -41,17 +43,10 @@ class SearchResult:
 
     trials: tuple[TrialRecord, ...]
     interrupted: bool
-    seconds: float
+    seconds: float  # over all sessions; earlier ones by the epochs they trained
 
 
-def run_search(
-    plan: StudyPlan,
-    objective: Objective,
-    runtime: Runtime,
-    tracker: Tracker,
-    *,
-    checkpoint_seconds: float = CHECKPOINT_SECONDS,
-) -> SearchResult:
+def run_search(plan: StudyPlan, objective: Objective, runtime: Runtime, tracker: Tracker) -> SearchResult:
     """Search, or go on searching, until the trials or the budget are used up. The test split is not opened.
 
     Args:
@@ -59,17 +54,19 @@ def run_search(
         objective: what trials are compared by.
         runtime: from `start_runtime`.
         tracker: hears of every trial; must write the plan's journal (see `read_journal`).
-        checkpoint_seconds: least time between two checkpoints of a trial.
     """
     started = time.monotonic()
-    prepare(plan.data)
     journal = read_journal(plan.folder.journal)
+    spent = sum(e.epoch_seconds for t in journal.trials.values() for e in t.epochs) / runtime.concurrency
+    if journal.status == "finished":  # and cut off later, in its confirmation or after
+        return SearchResult(journal.finished, False, spent)
+    prepare(plan.data)
     study = open_study(plan.folder.optuna_file, plan.search, plan.space, objective, concurrency=runtime.concurrency)
     _reconcile(study, journal, tracker)
 
     def make_config(number: int, params: Params, label: str | None) -> dict[str, Any]:
         start = search_start(plan, number, params, label)
-        return _job(plan, start, runtime, checkpoint_seconds).to_config()
+        return _job(plan, start, runtime).to_config()
 
     searcher = OptunaSearcher(
         study,
@@ -79,23 +76,36 @@ def run_search(
         num_epochs=journal.num_epochs,
         make_config=make_config,
     )
-    scheduler = build_scheduler(plan.search, objective, journal.finished)
+    scheduler = build_scheduler(plan.search, objective, journal)
     callback = TrackerCallback(tracker, {t.start.name: t.epochs for t in journal.unfinished})
-    _fit(searcher, scheduler, callback, plan, runtime, time_budget=_time_left(plan.search, journal))
-    seconds = time.monotonic() - started
-    interrupted = _unfinished(study, searcher, plan.search, seconds)
+    budget = plan.search.time_budget_seconds
+    interrupted = False
+    if budget is None or budget > spent:
+        left = None if budget is None else budget - spent
+        interrupted = _fit(searcher, scheduler, callback, plan, runtime, time_budget=left)
     if not interrupted:
         _close_cut_off(study, plan, tracker)
+    seconds = spent + time.monotonic() - started
     return SearchResult(read_journal(plan.folder.journal).finished, interrupted, seconds)
 
 
 def run_jobs(
-    plan: StudyPlan, starts: Sequence[TrialStart], runtime: Runtime, tracker: Tracker, *, objective: Objective
+    plan: StudyPlan,
+    starts: Sequence[TrialStart],
+    runtime: Runtime,
+    tracker: Tracker,
+    *,
+    objective: Objective,
+    earlier: Mapping[str, tuple[EpochResult, ...]] | None = None,
 ) -> None:
-    """Train a fixed list of configurations to their end, as many at once as fit."""
-    configs = [_job(plan, start, runtime, CHECKPOINT_SECONDS).to_config() for start in starts]
+    """Train a fixed list of configurations to their end, as many at once as fit.
+
+    Args:
+        earlier: epochs by name that an interrupted session already told; trainings go on from checkpoints.
+    """
+    configs = [_job(plan, start, runtime).to_config() for start in starts]
     if configs:
-        callback = TrackerCallback(tracker)
+        callback = TrackerCallback(tracker, earlier)
         _fit(_FixedList(configs, objective), FIFOScheduler(), callback, plan, runtime, time_budget=None)
 
 
@@ -108,11 +118,13 @@ def search_start(plan: StudyPlan, number: int, params: Params, label: str | None
     return TrialStart(number, f"t{number:04d}", dict(params), config.model_dump(mode="json"), seed, label)
 
 
-def build_scheduler(search: SearchConfig, objective: Objective, finished: Sequence[TrialRecord] = ()) -> TrialScheduler:
-    """ASHA, or none. ASHA's rungs start with what `finished` trials reached in earlier sessions."""
+def build_scheduler(search: SearchConfig, objective: Objective, journal: Journal | None = None) -> TrialScheduler:
+    """ASHA, or none. ASHA's rungs start with what the trials of earlier sessions reached."""
     if search.scheduler.name == "none":
         return FIFOScheduler()
-    scheduler = ASHAScheduler(
+    journal = journal or Journal()
+    scheduler = _ResumableAsha(
+        earlier={t.start.name: t.epochs for t in journal.unfinished},
         time_attr=EPOCH_KEY,
         metric=OBJECTIVE_KEY,
         mode=objective.mode,
@@ -121,11 +133,10 @@ def build_scheduler(search: SearchConfig, objective: Objective, finished: Sequen
         reduction_factor=search.scheduler.reduction_factor,
         brackets=search.scheduler.brackets,
     )
-    for trial in finished:
-        stub: Any = SimpleNamespace(trial_id=trial.name)
+    for trial in journal.finished:
+        stub: Any = SimpleNamespace(trial_id=trial.name, config={"job": {"start": {"name": trial.name}}})
         scheduler.on_trial_add(None, stub)
-        for epoch in trial.epochs:
-            scheduler.on_trial_result(None, stub, {EPOCH_KEY: epoch.epoch, OBJECTIVE_KEY: epoch.best_objective})
+        scheduler.replay(stub, trial.epochs)
     return scheduler
 
 
@@ -137,7 +148,8 @@ def _fit(
     runtime: Runtime,
     *,
     time_budget: float | None,
-) -> None:
+) -> bool:
+    """Run until the searcher is finished or the time is up; returns whether Ctrl-C came first."""
     trainable = tune.with_resources(TrialActor, {"cpu": runtime.trial_cpus, "gpu": runtime.trial_gpus})
     tuner = tune.Tuner(
         trainable,
@@ -161,23 +173,30 @@ def _fit(
             checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
         ),
     )
+    handler = signal.getsignal(signal.SIGINT)
     with _quiet():
         tuner.fit()
     shutil.rmtree(plan.folder.ray, ignore_errors=True)
+    if threading.current_thread() is not threading.main_thread():
+        return False
+    # Ray catches Ctrl-C while it tunes. It puts the handler back when one came, but not when none did.
+    interrupted = signal.getsignal(signal.SIGINT) is handler
+    signal.signal(signal.SIGINT, handler)
+    return interrupted
 
 
 def _trial_name(trial: Any) -> str:
     return str(trial.config["job"]["start"]["name"])
 
 
-def _job(plan: StudyPlan, start: TrialStart, runtime: Runtime, checkpoint_seconds: float) -> TrialJob:
+def _job(plan: StudyPlan, start: TrialStart, runtime: Runtime) -> TrialJob:
     return TrialJob(
         start=start,
         data=plan.data,
         checkpoint_file=str((plan.folder.checkpoints / f"{start.name}.pt").resolve()),
         num_threads=max(1, int(runtime.trial_cpus)),
         gpu_share=runtime.trial_gpus,
-        checkpoint_seconds=checkpoint_seconds,
+        checkpoint_seconds=plan.search.checkpoint_seconds,
     )
 
 
@@ -198,30 +217,18 @@ def _reconcile(study: optuna.Study, journal: Journal, tracker: Tracker) -> None:
 
 def _close_cut_off(study: optuna.Study, plan: StudyPlan, tracker: Tracker) -> None:
     """End the trials that Ray dropped when the time was up; it tells nobody about them."""
+    for frozen in study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.RUNNING]):
+        label = frozen.user_attrs.get("label")
+        start = search_start(plan, frozen.number, frozen.params, label)
+        if start.name not in read_journal(plan.folder.journal).trials:  # the time was up before its actor was
+            tracker.start_trial(start)
     for trial in read_journal(plan.folder.journal).unfinished:
         state = TrialState.PRUNED if trial.epochs else TrialState.FAILED
         error = None if trial.epochs else "the time budget ended before its first epoch"
         seconds = sum(epoch.epoch_seconds for epoch in trial.epochs)
         close_trial(study, trial.start.number, state, trial.epochs)
         tracker.finish_trial(TrialRecord(trial.start, state, trial.epochs, seconds, error))
-
-
-def _unfinished(study: optuna.Study, searcher: OptunaSearcher, search: SearchConfig, seconds: float) -> bool:
-    """Whether trials are left that neither a budget nor the number of trials forbids."""
-    states = [state_of(trial) for trial in study.get_trials(deepcopy=False)]
-    if search.time_budget_seconds is not None and seconds >= search.time_budget_seconds:
-        return False
-    if search.max_total_epochs is not None and searcher.num_epochs >= search.max_total_epochs:
-        return False
-    ended = sum(state is not TrialState.RUNNING for state in states)
-    return ended < searcher.num_trials
-
-
-def _time_left(search: SearchConfig, journal: Journal) -> float | None:
-    if search.time_budget_seconds is None:
-        return None
-    spent = sum(epoch.epoch_seconds for trial in journal.trials.values() for epoch in trial.epochs)
-    return max(1.0, search.time_budget_seconds - spent)
+    shutil.rmtree(plan.folder.checkpoints, ignore_errors=True)
 
 
 @contextmanager
@@ -236,6 +243,25 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+class _ResumableAsha(ASHAScheduler):
+    """ASHA that judges a resumed trial at no rung twice: what it reached before is recorded with the trial.
+
+    Without it a trial that goes on at epoch 40 would enter the rungs below as if that were its value there.
+    """
+
+    def __init__(self, *, earlier: Mapping[str, tuple[EpochResult, ...]], **settings: Any) -> None:
+        super().__init__(**settings)
+        self._earlier = earlier
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        super().on_trial_add(tune_controller, trial)
+        self.replay(trial, self._earlier.get(_trial_name(trial), ()))
+
+    def replay(self, trial: Any, epochs: Sequence[EpochResult]) -> None:
+        for epoch in epochs:
+            self.on_trial_result(None, trial, {EPOCH_KEY: epoch.epoch, OBJECTIVE_KEY: epoch.best_objective})
 
 
 class _FixedList(Searcher):

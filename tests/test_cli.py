@@ -1,0 +1,213 @@
+"""The commands as a person types them: what they print, and how bad input ends."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import make_feature_file
+
+from fmasearch.cli import main
+
+ROOT = Path(__file__).parents[1]
+SPACE = """
+description: a test space
+features: [mel]
+task: {classification: genre}
+model: {architecture: cnn_lstm, hidden_dim: {choice: [2, 4]}, num_layers: 1, rnn_dim: 4}
+optimizer: {learning_rate: {float: [1e-3, 1e-2], log: true}}
+trainer: {batch_size: 8}
+known_good: {first: {optimizer/learning_rate: 5e-3}}
+"""
+BEST = """
+features: [mel]
+task: {classification: genre}
+model: {architecture: cnn_lstm, hidden_dim: 4, num_layers: 1, rnn_dim: 4}
+optimizer: {learning_rate: 1e-2}
+trainer: {batch_size: 8, max_epochs: 3}
+"""
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """The exit code of `fmasearch ARGUMENTS`, in this process."""
+    monkeypatch.setattr(sys, "argv", ["fmasearch", *arguments])
+    monkeypatch.setenv("COLUMNS", "160")
+    with pytest.raises(SystemExit) as ended:
+        main()
+        raise SystemExit(0)
+    return int(ended.value.code or 0)
+
+
+@pytest.fixture
+def space_file(tmp_path: Path) -> Path:
+    file = tmp_path / "tiny.yaml"
+    file.write_text(SPACE)
+    return file
+
+
+def test_help_names_every_command_and_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; sys.argv = ['fmasearch', '--help']\n"
+        "from fmasearch.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'ray', 'mlflow', 'optuna', 'pydantic', 'numpy', 'h5py'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    for command in ("tune", "train", "test", "spaces", "data", "ui", "demo", "version"):
+        assert command in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["tune"], ["expected a space and a feature file", "fmasearch tune spaces/cnn_gru.yaml --data"]),
+        (["tune", "no.yaml", "--data", "no.h5"], ["no.yaml", "cannot be read"]),
+        (["tune", "SPACE", "--data", "no.h5"], ["no.h5", "no such feature file", "fmasearch demo"]),
+        (["tune", "SPACE", "--data", "DATA", "--search", "no.yaml"], ["no.yaml", "cannot be read"]),
+        (["tune", "SPACE", "--data", "DATA", "--set", "trails=3"], ["trails", "unknown key", "num_trials"]),
+        (["tune", "SPACE", "--data", "DATA", "--set", "seed"], ["--set seed", "section/key=value"]),
+        (["tune", "SPACE", "--data", "DATA", "--trials", "0"], ["num_trials", "greater than or equal to 1", "got 0"]),
+        (["tune", "SPACE", "--data", "DATA", "--set", "sampler/name=grid"], ["learning_rate", "give a step or a choice"]),
+        (["tune", "--resume", "gone"], ["gone", "no such study"]),
+        (["train", "SPACE", "--data", "DATA"], ["description", "unknown key"]),
+        (["test", "no.pt", "--data", "DATA"], ["no.pt", "no such model file"]),
+        (["data", "info", "SPACE"], ["tiny.yaml", "not an HDF5 file"]),
+        (["spaces", "list", "NOWHERE"], ["no space files here"]),
+        (["ui", "--runs", "NOWHERE"], ["no study has been tracked here"]),
+    ],
+)
+def test_bad_input_ends_with_one_message_and_code_2(
+    arguments: list[str],
+    words: list[str],
+    space_file: Path,
+    feature_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    stand_ins = {"SPACE": str(space_file), "DATA": str(feature_file), "NOWHERE": str(tmp_path / "nowhere")}
+    assert run(monkeypatch, *(stand_ins.get(a, a) for a in arguments)) == 2
+    printed = capsys.readouterr()
+    assert printed.err.startswith("error: ")
+    assert "Traceback" not in printed.err + printed.out
+    for word in words:
+        assert word in printed.err
+    assert not (tmp_path / "runs").exists()  # nothing was started
+
+
+def test_a_space_whose_models_cannot_be_built_is_refused_before_anything_starts(
+    tmp_path: Path, feature_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "wrong.yaml"
+    file.write_text(SPACE.replace("rnn_dim: 4", "rnn_dims: 4"))
+    monkeypatch.chdir(tmp_path)
+    assert run(monkeypatch, "tune", str(file), "--data", str(feature_file)) == 2
+    assert "did you mean 'rnn_dim'?" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_spaces_are_listed_shown_and_checked(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], feature_file: Path
+) -> None:
+    assert run(monkeypatch, "spaces", "list", str(ROOT / "spaces")) == 0
+    listed = capsys.readouterr().out
+    assert "cnn_gru.yaml" in listed
+    assert "C1, C2, C3" in listed
+    assert run(monkeypatch, "spaces", "show", str(ROOT / "spaces" / "cnn_bilstm.yaml")) == 0
+    shown = capsys.readouterr().out
+    assert "optimizer/learning_rate" in shown
+    assert "known good C7" in shown
+    files = [str(file) for file in sorted((ROOT / "spaces").glob("*.yaml"))]
+    assert run(monkeypatch, "spaces", "check", *files, "--data", str(feature_file)) == 0
+    assert capsys.readouterr().out.count("ok ") == len(files)
+
+
+def test_data_info_counts_tracks_classes_and_artists(
+    feature_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "data", "info", str(feature_file)) == 0
+    text = capsys.readouterr().out
+    assert "40 tracks (24 train, 8 val, 8 test)" in text
+    assert "rock 10" in text
+    assert run(monkeypatch, "data", "info", str(feature_file), "--json") == 0
+    assert json.loads(capsys.readouterr().out)["split_counts"] == {"train": 24, "val": 8, "test": 8}
+
+
+def test_train_saves_a_model_that_test_judges(
+    feature_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, model = tmp_path / "best.yaml", tmp_path / "out" / "model.pt"
+    config.write_text(BEST)
+    arguments = ["train", str(config), "--data", str(feature_file), "--out", str(model), "--device", "cpu"]
+    assert run(monkeypatch, *arguments, "--set", "trainer/max_epochs=2") == 0
+    printed = capsys.readouterr().out
+    assert "epoch   2" in printed
+    assert "epoch   3" not in printed
+    assert torch.load(model, weights_only=True)["config"]["trainer"]["max_epochs"] == 2
+    assert run(monkeypatch, "test", str(model), "--data", str(feature_file), "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["num_tracks"] == 8
+    assert [row["name"] for row in report["classes"]] == ["rock", "jazz", "folk", "dub"]
+    assert run(monkeypatch, "test", str(model), "--data", str(feature_file), "--split", "val") == 0
+    assert "val split: 8 tracks" in capsys.readouterr().out
+
+
+def test_a_model_refuses_data_of_other_classes(
+    feature_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, model = tmp_path / "best.yaml", tmp_path / "model.pt"
+    config.write_text(BEST.replace("max_epochs: 3", "max_epochs: 1"))
+    run(monkeypatch, "train", str(config), "--data", str(feature_file), "--out", str(model), "--device", "cpu")
+    other = make_feature_file(tmp_path / "other.h5", num_classes=3)
+    assert run(monkeypatch, "test", str(model), "--data", str(other)) == 2
+    assert "expected the model's rock, jazz, folk, dub; got rock, jazz, folk" in capsys.readouterr().err
+
+
+def test_overfit_batch_says_whether_the_model_is_healthy(
+    feature_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "best.yaml"
+    config.write_text(BEST)
+    arguments = ["train", str(config), "--data", str(feature_file), "--overfit-batch", "--device", "cpu"]
+    arguments += ["--set", "model/hidden_dim=16", "--set", "model/rnn_dim=16"]
+    assert run(monkeypatch, *arguments) == 0
+    assert "16 tracks memorised" in capsys.readouterr().out
+    assert run(monkeypatch, *arguments, "--set", "optimizer/learning_rate=1e-7") == 1
+    assert "could not memorise 16 tracks" in capsys.readouterr().err
+
+
+@pytest.mark.ray
+def test_tune_goes_from_a_space_to_a_results_folder(
+    space_file: Path,
+    feature_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    smoke = str(ROOT / "search" / "smoke.yaml")
+    assert run(monkeypatch, "tune", str(space_file), "--data", str(feature_file), "--search", smoke) == 0
+    printed = capsys.readouterr().out
+    assert "[4/4]" in printed
+    assert "test accuracy: " in printed
+    assert "next: fmasearch ui" in printed
+    (folder,) = (tmp_path / "results").iterdir()
+    assert folder.name.endswith("-tiny-smoke")
+    names = {file.name for file in folder.iterdir()}
+    assert {"README.md", "study.yaml", "trials.jsonl", "best.yaml", "test.json"} <= names
+    assert {"learning_curves.png", "confusion_matrix.svg"} <= names
+    assert len((folder / "trials.jsonl").read_text().splitlines()) == 4
+    (study,) = (tmp_path / "runs").glob("*-tiny-smoke")
+    assert run(monkeypatch, "test", str(study / "model.pt"), "--data", str(feature_file), "--json") == 0
+    again, first = json.loads(capsys.readouterr().out), json.loads((folder / "test.json").read_text())["test"]
+    assert again["confusion"] == first["confusion"]  # the saved model is the one that was tested
+    best = ["train", str(folder / "best.yaml"), "--data", str(feature_file), "--out", str(tmp_path / "again.pt")]
+    assert run(monkeypatch, *best, "--device", "cpu") == 0
+    assert run(monkeypatch, "tune", "--resume", study.name) == 2
+    assert "is finished" in capsys.readouterr().err
