@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from fmasearch.config import TrainConfig
 from fmasearch.data import Dataset, DataSpec, FeatureArray, open_dataset, write_feature_file
-from fmasearch.records import Params
+from fmasearch.records import EpochResult, Params
+from fmasearch.trainer import Trainer
 
 torch.set_num_threads(1)  # tests run beside each other, and beside studies
 
 CLASSES = ("rock", "jazz", "folk", "dub")
+
+MASKS = {"num_freq_masks": 1, "freq_mask_bins": 3, "num_time_masks": 1, "time_mask_frames": 6, "probability": 0.8}
+"""SpecAugment that fits those files."""
 
 
 def make_feature_file(
@@ -83,7 +90,9 @@ def make_dataset(path: Path, **options: Any) -> Dataset:
     return open_dataset(spec_of(make_feature_file(path, **options)))
 
 
-def make_config(architecture: str = "cnn_gru", *, seed: int = 0, model: Params | None = None, **sections: Any) -> TrainConfig:
+def make_config(
+    architecture: str = "cnn_gru", *, seed: int = 0, model: Params | None = None, **sections: Any
+) -> TrainConfig:
     """A training of a few thousand parameters; `sections` as in a `TrainConfig`."""
     small = {"architecture": architecture, "hidden_dim": 8, "rnn_dim": 8, "num_layers": 1, "dropout": 0.2}
     sections = {"optimizer": {"learning_rate": 5e-3}, **sections}
@@ -91,6 +100,26 @@ def make_config(architecture: str = "cnn_gru", *, seed: int = 0, model: Params |
     return TrainConfig.model_validate(
         {"task": {"classification": "genre"}, "model": {**small, **(model or {})}, "seed": seed, **sections}
     )
+
+
+def curve(results: Iterator[EpochResult]) -> list[EpochResult]:
+    """Epochs without the one number that may differ."""
+    return [replace(result, epoch_seconds=0.0) for result in results]
+
+
+def weights_of(trainer: Trainer) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+
+
+def assert_equal_weights(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
+    assert first.keys() == second.keys()
+    for name in first:
+        assert torch.equal(first[name], second[name]), name
+
+
+def diverge(trainer: Trainer) -> None:
+    with torch.no_grad():
+        next(trainer.model.parameters()).fill_(math.inf)
 
 
 @pytest.fixture(autouse=True)
@@ -110,6 +139,12 @@ def feature_file(tmp_path: Path) -> Path:
 @pytest.fixture
 def dataset(feature_file: Path) -> Dataset:
     return open_dataset(spec_of(feature_file))
+
+
+@pytest.fixture
+def noisy(tmp_path: Path) -> Dataset:
+    """Clips of varying lengths whose classes overlap, so that curves have something to tell."""
+    return make_dataset(tmp_path / "noisy.h5", contrast=1.0, varying_lengths=True, dtype="uint8")
 
 
 def _dealt(tracks: tuple[int, int, int]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:

@@ -1,11 +1,7 @@
-"""Feature files: what is read, how it is standardised, what is refused, and what the cache never touches."""
+"""Feature files: what is written and read, how it is standardised, and what a batch holds."""
 
 from __future__ import annotations
 
-import re
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +9,17 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from conftest import CLASSES, make_dataset, make_feature_file, spec_of
 
+from conftest import CLASSES, make_dataset, make_feature_file, spec_of
 from fmasearch.data import (
     Dataset,
-    DataSpec,
     FeatureArray,
-    content_hash,
     merge_splits,
     open_dataset,
     open_split,
-    prepare,
     read_info,
     write_feature_file,
 )
-from fmasearch.errors import DataError
 
 
 def write_tiny(path: Path, values: Any, *, lengths: Any = None, scale: float = 1.0, offset: float = 0.0) -> Path:
@@ -49,7 +41,7 @@ def all_of(split: Any) -> torch.Tensor:
     return x_NTF
 
 
-# --- levels ------------------------------------------------------------------------------------------------------
+# --- levels ----------------------------------------------------------------------------------------------------------
 
 
 def test_uint8_levels_stay_as_stored_and_become_standardised_decibels(tmp_path: Path) -> None:
@@ -89,7 +81,7 @@ def test_uint8_and_float16_of_the_same_music_agree_within_half_a_level(tmp_path:
     assert (all_of(exact.train) - all_of(levels.train)).abs().max() < 0.3 / 5.0
 
 
-# --- standardisation and padding ---------------------------------------------------------------------------------
+# --- standardisation and padding -------------------------------------------------------------------------------------
 
 
 def test_only_training_rows_and_valid_frames_decide_the_standardisation(tmp_path: Path) -> None:
@@ -146,7 +138,7 @@ def test_a_file_without_lengths_has_full_clips(tmp_path: Path) -> None:
     assert set(open_dataset(spec_of(path)).train.lengths_N.tolist()) == {24}
 
 
-# --- what a study sees -------------------------------------------------------------------------------------------
+# --- what a study sees -----------------------------------------------------------------------------------------------
 
 
 def test_the_right_tracks_classes_and_artists_are_in_each_split(feature_file: Path) -> None:
@@ -198,7 +190,7 @@ def test_the_head_of_a_split_is_spread_over_it(dataset: Dataset) -> None:
     assert len(dataset.train.head(100)) == 24
 
 
-# --- batches -----------------------------------------------------------------------------------------------------
+# --- batches ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 24, 100])
@@ -224,133 +216,7 @@ def test_shuffled_order_is_the_generators(dataset: Dataset) -> None:
     assert sorted(order(1)) == sorted(order(2))
 
 
-# --- the cache ---------------------------------------------------------------------------------------------------
-
-
-def test_the_cache_holds_one_file_per_feature_and_split_asked_for(tmp_path: Path, cache_dir: Path) -> None:
-    spec = spec_of(make_feature_file(tmp_path / "a.h5", chroma=True), "mel", "chroma")
-    prepare(spec)
-    folder = cache_dir / spec.sha256[:16]
-    names = {"mel-train.npy", "mel-val.npy", "chroma-train.npy", "chroma-val.npy"}
-    assert {path.name for path in folder.iterdir()} == names
-    open_dataset(spec)
-    stats = {"mel-train-stats.npz", "chroma-train-stats.npz"}
-    assert {path.name for path in folder.iterdir()} == names | stats
-
-
-def test_the_cache_is_reused_and_follows_the_content_not_the_path(tmp_path: Path, cache_dir: Path) -> None:
-    first = spec_of(make_feature_file(tmp_path / "a.h5"))
-    open_dataset(first)
-    written = {path: path.stat().st_mtime_ns for path in cache_dir.rglob("*.np?")}
-    moved = spec_of(Path(first.path).rename(tmp_path / "moved.h5"))
-    open_dataset(moved)
-    assert {path: path.stat().st_mtime_ns for path in cache_dir.rglob("*.np?")} == written
-    other = spec_of(make_feature_file(tmp_path / "a.h5", seed=1))
-    assert other.sha256 != first.sha256
-    assert not torch.equal(all_of(open_dataset(other).train), all_of(open_dataset(moved).train))
-
-
-def test_the_temporary_file_of_a_killed_process_is_not_used(feature_file: Path, cache_dir: Path) -> None:
-    spec = spec_of(feature_file)
-    whole = all_of(open_dataset(spec).train)
-    target = cache_dir / spec.sha256[:16] / "mel-train.npy"
-    target.with_name(f".{target.name}.99999.tmp").write_bytes(target.read_bytes()[:200])
-    target.unlink()
-    assert torch.equal(all_of(open_dataset(spec).train), whole)
-
-
-def test_a_file_that_cannot_be_read_leaves_nothing_in_the_cache(feature_file: Path, cache_dir: Path) -> None:
-    spec = spec_of(feature_file)
-    with h5py.File(feature_file, "a") as file:
-        file["features/mel"][0, 0, 0] = np.nan
-    with pytest.raises(DataError):
-        prepare(spec)
-    assert [path for path in cache_dir.rglob("*") if path.is_file() and path.name != "hashes.json"] == []
-
-
-def test_opening_train_and_val_never_reads_a_test_row(tmp_path: Path) -> None:
-    path = one_track_per_chunk(make_feature_file(tmp_path / "a.h5"), tmp_path / "chunked.h5")
-    damage_rows(path, split_code=2)
-    spec = spec_of(path)
-    dataset = open_dataset(spec)
-    assert dataset.val is not None
-    assert (len(dataset.train), len(dataset.val)) == (24, 8)
-    with pytest.raises(DataError, match=r"chunked\.h5: features/mel: rows 2\.\.23 cannot be read .*damaged"):
-        open_split(spec, "test", dataset.normalisers)
-
-
-def test_a_damaged_training_row_is_an_error(tmp_path: Path) -> None:
-    path = one_track_per_chunk(make_feature_file(tmp_path / "a.h5"), tmp_path / "chunked.h5")
-    damage_rows(path, split_code=0)
-    with pytest.raises(DataError, match=r"features/mel: rows 0\.\."):
-        open_dataset(spec_of(path))
-
-
-def test_training_maps_the_cache_and_copies_none_of_it(feature_file: Path) -> None:
-    # Pages that nobody writes stay the page cache's, whatever number of processes map them.
-    dataset = open_dataset(spec_of(feature_file))
-    batches = list(dataset.train.shuffled(8, torch.Generator()))
-    assert len(batches) == 3
-    mapping = memory_mapping(dataset.train.stores[0].levels_NTF.data_ptr())
-    assert "mel-train.npy" in mapping
-    assert re.search(r"^Private_Dirty: +0 kB", mapping, re.M)
-
-
-@pytest.mark.slow
-def test_processes_that_open_the_same_file_share_its_memory(tmp_path: Path) -> None:
-    path = make_feature_file(tmp_path / "a.h5", tracks=(800, 8, 8), num_frames=400, num_bins=64)  # 41 MB
-    prepare(spec_of(path))
-    code = (
-        "import sys, re, pathlib, fmasearch.data as d\n"
-        "train = d.open_dataset(d.DataSpec.of(sys.argv[1], features=['mel'], label='genre')).train\n"
-        "train.stores[0].levels_NTF.sum(); print('ready', flush=True); sys.stdin.readline()\n"
-        "smaps = pathlib.Path('/proc/self/smaps').read_text()\n"
-        "print(re.search(r'mel-train.npy\\n(?:.*\\n)*?Pss: +(\\d+)', smaps)[1], flush=True); sys.stdin.readline()\n"
-    )
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        for _ in range(2)
-    ]
-    for process in processes:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-    proportional_kb = []
-    for process in processes:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write("measure\n")
-        process.stdin.flush()
-        proportional_kb.append(int(process.stdout.readline()))
-    for process in processes:
-        process.communicate("end\n")
-    # 800 * 400 * 64 * 2 bytes are 40,000 kB: together the two account for one copy.
-    assert sum(proportional_kb) == pytest.approx(40_000, rel=0.02)
-
-
-def test_the_hash_is_of_the_content_and_is_remembered_until_the_file_changes(tmp_path: Path) -> None:
-    path, memo = tmp_path / "a", tmp_path / "hashes.json"
-    path.write_bytes(b"abc")
-    # SHA-256 of "abc", from FIPS 180-2
-    known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    assert content_hash(path) == content_hash(path, memo=memo) == known
-    memo.write_text(memo.read_text().replace(known, "remembered"))
-    assert content_hash(path, memo=memo) == "remembered"
-    path.write_bytes(b"abcd")
-    assert content_hash(path, memo=memo) not in ("remembered", known)
-
-
-@pytest.mark.parametrize("text", ["", "{", "[1]", "null"])
-def test_a_damaged_memo_of_hashes_is_written_anew(tmp_path: Path, text: str) -> None:
-    path, memo = tmp_path / "a", tmp_path / "hashes.json"
-    path.write_bytes(b"abc")
-    memo.write_text(text)
-    assert content_hash(path, memo=memo).startswith("ba7816bf")
-    assert "ba7816bf" in memo.read_text()
-
-
-# --- the writer --------------------------------------------------------------------------------------------------
+# --- the writer ------------------------------------------------------------------------------------------------------
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
@@ -378,216 +244,3 @@ def test_an_interrupted_write_leaves_the_old_file_whole(tmp_path: Path) -> None:
             track_ids=["a", "b", "c", "d"],
         )
     assert path.read_bytes() == before
-
-
-# --- what is refused ---------------------------------------------------------------------------------------------
-
-
-def put(name: str, values: Any) -> Callable[[Path], None]:
-    """Damage that replaces a dataset and keeps its attributes."""
-
-    def change(path: Path) -> None:
-        with h5py.File(path, "a") as file:
-            attributes = dict(file[name].attrs)
-            del file[name]
-            file[name] = values
-            file[name].attrs.update(attributes)
-
-    return change
-
-
-def edit(change: Callable[[h5py.File], None]) -> Callable[[Path], None]:
-    def damage(path: Path) -> None:
-        with h5py.File(path, "a") as file:
-            change(file)
-
-    return damage
-
-
-def cut_in_half(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "missing": (Path.unlink, r"no such feature file; `fmasearch demo`"),
-    "truncated": (cut_in_half, r"is cut short: copy it again \(.*truncated"),
-    "not HDF5": (lambda p: p.write_text("a,b\n1,2\n"), r"is not an HDF5 file, or is damaged"),
-    "empty": (lambda p: p.write_bytes(b""), r"is not an HDF5 file, or is damaged"),
-    "no format": (
-        edit(lambda f: f.attrs.__delitem__("format")),
-        r"attribute format: expected 'fmasearch', got '': not a feature file",
-    ),
-    "other format": (
-        edit(lambda f: f.attrs.update({"format": "essentia"})),
-        r"attribute format: expected 'fmasearch', got 'essentia'",
-    ),
-    "later version": (
-        edit(lambda f: f.attrs.update({"format_version": 2})),
-        r"attribute format_version: expected 1, got 2",
-    ),
-    "no split": (edit(lambda f: f.__delitem__("split")), r"split: required by format 1, but absent"),
-    "no training rows": (
-        put("split", np.full(40, 2)),
-        r"split: expected rows with value 0 \(train\), got none",
-    ),
-    "split is a group": (
-        edit(lambda f: (f.__delitem__("split"), f.create_group("split"))),
-        r"split: expected a dataset, got a group",
-    ),
-    "split of two axes": (put("split", np.zeros((40, 2))), r"split: expected one value a track, got \(40, 2\)"),
-    "split of one number": (put("split", 0), r"split: expected one value a track, got \(\)"),
-    "no features": (edit(lambda f: f.__delitem__("features")), r"features: expected at least one feature set"),
-    "feature is a group": (
-        edit(lambda f: f.create_group("features/beats")),
-        r"features/beats: expected a dataset, got a group",
-    ),
-    "feature without bins": (
-        put("features/mel", np.zeros((40, 24), np.float16)),
-        r"features/mel: expected shape \(40, frames, bins\), got \(40, 24\)",
-    ),
-    "feature of fewer tracks": (
-        put("features/mel", np.zeros((39, 24, 8), np.float16)),
-        r"features/mel: expected shape \(40, frames, bins\), got \(39, 24, 8\)",
-    ),
-    "feature of whole numbers": (
-        put("features/mel", np.zeros((40, 24, 8), np.int32)),
-        r"features/mel: expected float16, float32 or uint8, got int32",
-    ),
-    "levels without a scale": (
-        put("features/mel", np.zeros((40, 24, 8), np.uint8)),
-        r"features/mel: uint8 levels need the attributes scale and offset",
-    ),
-    "NaN": (
-        edit(lambda f: f["features/mel"].__setitem__((3, 0, 0), np.nan)),
-        r"features/mel: expected finite values, got NaN or infinity in 1 tracks? .*\(track_id track-003\)",
-    ),
-    "infinity": (
-        edit(lambda f: f["features/mel"].__setitem__((slice(0, 6), 0, 0), -np.inf)),
-        r"features/mel: .* in 2 tracks .*\(track_id track-000, track-003\)",
-    ),
-    "lengths of fewer tracks": (
-        put("lengths/mel", np.full(39, 24)),
-        r"lengths/mel: expected shape \(40,\), got \(39,\)",
-    ),
-    "no lengths in the column": (put("lengths/mel", np.zeros(0)), r"lengths/mel: expected shape \(40,\), got \(0,\)"),
-    "length of 0": (put("lengths/mel", np.zeros(40)), r"lengths/mel: expected 1\.\.24 frames, got 0.*\.\.0"),
-    "length beyond the end": (put("lengths/mel", np.full(40, 25)), r"lengths/mel: expected 1\.\.24 frames, got 25\.\.25"),
-    "labels of fewer tracks": (
-        put("labels/genre", np.zeros(39, np.int16)),
-        r"labels/genre: expected shape \(40,\), got \(39,\)",
-    ),
-    "label out of range": (put("labels/genre", np.full(40, 4)), r"labels/genre: expected -1\.\.3, got 4\.\.4"),
-    "label below -1": (put("labels/genre", np.full(40, -2)), r"labels/genre: expected -1\.\.3, got -2\.\.-2"),
-    "no track labelled": (
-        put("labels/genre", np.full(40, -1)),
-        r"labels/genre: no track of the train split has a label",
-    ),
-    "label column of classes without names": (
-        edit(lambda f: f["labels/genre"].attrs.__delitem__("names")),
-        r"labels/genre: expected class labels with a `names` attribute, got a regression target",
-    ),
-    "track ids of fewer tracks": (put("track_id", ["a", "b"]), r"track_id: expected shape \(40,\), got \(2,\)"),
-    "artists of fewer tracks": (put("artist_id", [1, 2]), r"artist_id: expected shape \(40,\), got \(2,\)"),
-}
-
-
-@pytest.mark.parametrize(("damage", "message"), DAMAGE.values(), ids=DAMAGE)
-def test_a_damaged_file_is_one_clear_error(
-    feature_file: Path, damage: Callable[[Path], Any], message: str
-) -> None:
-    damage(feature_file)
-    with pytest.raises(DataError, match=message) as caught:
-        open_dataset(spec_of(feature_file))
-    assert str(feature_file) in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("features", "label", "message"),
-    [
-        (["mle"], "genre", r"features/mle: no such feature set; did you mean 'mel'\?"),
-        (["cqt"], "genre", r"features/cqt: no such feature set; known here: mel"),
-        (["mel"], "gener", r"labels/gener: no such label set; did you mean 'genre'\?"),
-        (["mel"], "valence", r"labels/valence: expected class labels .*, got a regression target.*genre"),
-    ],
-)
-def test_a_study_of_what_the_file_lacks_is_refused(
-    feature_file: Path, features: list[str], label: str, message: str
-) -> None:
-    with pytest.raises(DataError, match=f"small\\.h5: {message}"):
-        DataSpec.of(feature_file, features=features, label=label)
-
-
-def test_features_of_other_lengths_are_not_joined(tmp_path: Path) -> None:
-    path = make_feature_file(tmp_path / "a.h5", chroma=True)
-    put("lengths/chroma", np.full(40, 20))(path)
-    with pytest.raises(DataError, match=r"a\.h5: lengths/chroma: expected the lengths of mel"):
-        open_dataset(spec_of(path, "mel", "chroma"))
-
-
-def test_features_of_other_frames_are_not_joined(tmp_path: Path) -> None:
-    path = make_feature_file(tmp_path / "a.h5", chroma=True)
-    put("features/chroma", np.zeros((40, 12, 4), np.float16))(path)
-    with pytest.raises(DataError, match=r"a\.h5: features .*'mel': 24, 'chroma': 12.*equal numbers of frames"):
-        spec_of(path, "mel", "chroma")
-
-
-def test_a_split_of_other_bins_does_not_fit_the_normalisers(tmp_path: Path, dataset: Dataset) -> None:
-    narrow = spec_of(make_feature_file(tmp_path / "narrow.h5", num_bins=6))
-    with pytest.raises(DataError, match=r"narrow\.h5: features/mel: expected 8 bins, got 6"):
-        open_split(narrow, "test", dataset.normalisers)
-
-
-def test_an_empty_test_split_is_an_error_only_when_it_is_opened(tmp_path: Path) -> None:
-    spec = spec_of(make_feature_file(tmp_path / "a.h5", tracks=(24, 8, 0)))
-    dataset = open_dataset(spec)
-    with pytest.raises(DataError, match=r"a\.h5: split: expected rows with value 2 \(test\), got none"):
-        open_split(spec, "test", dataset.normalisers)
-
-
-def test_a_missing_file_is_named_by_whoever_asks_for_it(tmp_path: Path) -> None:
-    for ask in (read_info, content_hash):
-        with pytest.raises(DataError, match=r"nowhere\.h5"):
-            ask(tmp_path / "nowhere.h5")
-
-
-# --- helpers -----------------------------------------------------------------------------------------------------
-
-
-def one_track_per_chunk(source: Path, target: Path) -> Path:
-    """The same file with features gzipped, one track per chunk, as corpora are handed out."""
-    target.write_bytes(source.read_bytes())
-    with h5py.File(target, "a") as file:
-        values, attributes = file["features/mel"][()], dict(file["features/mel"].attrs)
-        del file["features/mel"]
-        stored = file.create_dataset(
-            "features/mel", data=values, chunks=(1, *values.shape[1:]), compression="gzip", shuffle=True
-        )
-        stored.attrs.update(attributes)
-    return target
-
-
-def damage_rows(path: Path, *, split_code: int) -> None:
-    """Overwrite the chunks of one split's rows, so that nobody can read them."""
-    with h5py.File(path) as file:
-        stored = file["features/mel"].id
-        chunks = [stored.get_chunk_info(index) for index in range(stored.get_num_chunks())]
-        rows = set(np.flatnonzero(file["split"][()] == split_code).tolist())
-    damaged = [chunk for chunk in chunks if chunk.chunk_offset[0] in rows]
-    assert len(damaged) == len(rows) > 0
-    with path.open("r+b") as raw:
-        for chunk in damaged:
-            raw.seek(chunk.byte_offset)
-            raw.write(b"\xff" * chunk.size)
-
-
-def memory_mapping(address: int) -> str:
-    """The block of /proc/self/smaps that holds an address."""
-    smaps = Path("/proc/self/smaps")
-    if not smaps.exists():
-        pytest.skip("needs Linux's /proc")
-    for block in re.split(r"\n(?=[0-9a-f]+-[0-9a-f]+ )", smaps.read_text()):
-        low, high = (int(end, 16) for end in block.split(" ", 1)[0].split("-"))
-        if low <= address < high:
-            return block
-    raise AssertionError(f"nothing is mapped at {address:x}")

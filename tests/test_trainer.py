@@ -1,10 +1,8 @@
-"""The trainer: equal seeds give equal curves, a resumed training is the uninterrupted one, and models learn."""
+"""The trainer: what an epoch reports, when training ends, and that models learn."""
 
 from __future__ import annotations
 
-import io
 import math
-from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -13,152 +11,21 @@ from typing import Any
 import pytest
 import sklearn.metrics as sk
 import torch
-from conftest import make_config, make_dataset
 from torch import Tensor
 
+from conftest import MASKS, assert_equal_weights, curve, diverge, make_config, make_dataset, weights_of
 from fmasearch.data import Dataset, merge_splits
 from fmasearch.errors import ConfigError, DivergedError
 from fmasearch.metrics import ClassificationMetrics
 from fmasearch.models import ARCHITECTURES
-from fmasearch.records import EpochResult
 from fmasearch.trainer import Trainer, evaluate, overfit_batch, predict
 
 every_architecture = pytest.mark.parametrize("architecture", ARCHITECTURES)
 
-MASKS = {"num_freq_masks": 1, "freq_mask_bins": 3, "num_time_masks": 1, "time_mask_frames": 6, "probability": 0.8}
 SCORES = {"loss", "accuracy", "balanced_accuracy", "macro_f1", "weighted_f1", "micro_f1"}
 
 
-@pytest.fixture
-def noisy(tmp_path: Path) -> Dataset:
-    """Clips of varying lengths whose classes overlap, so that curves have something to tell."""
-    return make_dataset(tmp_path / "noisy.h5", contrast=1.0, varying_lengths=True, dtype="uint8")
-
-
-def curve(results: Iterator[EpochResult]) -> list[EpochResult]:
-    """Epochs without the one number that may differ."""
-    return [replace(result, epoch_seconds=0.0) for result in results]
-
-
-def weights_of(trainer: Trainer) -> dict[str, Tensor]:
-    return {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
-
-
-def assert_equal_weights(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
-    assert first.keys() == second.keys()
-    for name in first:
-        assert torch.equal(first[name], second[name]), name
-
-
-def diverge(trainer: Trainer) -> None:
-    with torch.no_grad():
-        next(trainer.model.parameters()).fill_(math.inf)
-
-
-# --- the same numbers again --------------------------------------------------------------------------------------
-
-
-@every_architecture
-def test_the_same_seed_gives_the_same_curve_bit_for_bit(noisy: Dataset, architecture: str) -> None:
-    config = make_config(architecture, augment=MASKS)
-    first, second = Trainer(config, noisy), Trainer(config, noisy)
-    assert curve(first.epochs()) == curve(second.epochs())
-    assert_equal_weights(weights_of(first), weights_of(second))
-
-
-def test_another_seed_gives_another_curve(noisy: Dataset) -> None:
-    curves = [curve(Trainer(make_config(seed=seed), noisy).epochs()) for seed in (0, 1)]
-    assert curves[0] != curves[1]
-
-
-def test_curves_do_not_depend_on_the_global_random_state(noisy: Dataset) -> None:
-    config = make_config(augment=MASKS)
-    torch.manual_seed(1)
-    first = curve(Trainer(config, noisy).epochs())
-    torch.manual_seed(2)
-    trainer, second = Trainer(config, noisy), []
-    for result in trainer.epochs():
-        torch.rand(3)  # somebody else draws between two epochs
-        second.append(replace(result, epoch_seconds=0.0))
-    assert first == second
-
-
-def test_the_global_random_state_is_left_as_it_was(noisy: Dataset) -> None:
-    before = torch.get_rng_state()
-    list(Trainer(make_config(augment=MASKS), noisy).epochs())
-    assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_a_diverged_training_also_leaves_the_global_random_state(noisy: Dataset) -> None:
-    before = torch.get_rng_state()
-    trainer = Trainer(make_config(), noisy)
-    diverge(trainer)
-    with pytest.raises(DivergedError):
-        next(trainer.epochs())
-    assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_two_trainings_taking_turns_in_one_process_do_not_meet(noisy: Dataset) -> None:
-    configs = [make_config("cnn_gru", seed=3, augment=MASKS), make_config("cnn_bilstm", seed=4, augment=MASKS)]
-    alone = [curve(Trainer(config, noisy).epochs()) for config in configs]
-    trainers = [Trainer(config, noisy).epochs() for config in configs]
-    in_turns = [curve(iter(results)) for results in zip(*zip(*trainers, strict=True), strict=True)]
-    assert in_turns == alone
-
-
-@pytest.mark.parametrize("scheduler", ["cosine", "plateau", "step_plateau"])
-@every_architecture
-def test_a_resumed_training_equals_an_uninterrupted_one_bit_for_bit(
-    noisy: Dataset, architecture: str, scheduler: str
-) -> None:
-    config = make_config(
-        architecture,
-        model={"num_layers": 2, "rnn_dropout": 0.3},
-        optimizer={"name": "adam", "learning_rate": 5e-3, "weight_decay": 1e-4},
-        scheduler={"name": scheduler, "patience": 0, "threshold": 0.5, "step_size": 2, "warmup_epochs": 1},
-        augment=MASKS,
-        trainer={"grad_clip_norm": 1.0, "patience": 3, "max_epochs": 5},
-    )
-    whole = Trainer(config, noisy)
-    expected = curve(whole.epochs())
-    interrupted = Trainer(config, noisy)
-    epochs = interrupted.epochs()
-    before = curve(iter([next(epochs), next(epochs)]))
-    resumed = Trainer(config, noisy)
-    resumed.load_state_dict(through_a_file(interrupted.state_dict()))
-    assert before + curve(resumed.epochs()) == expected
-    assert_equal_weights(weights_of(resumed), weights_of(whole))
-    assert_equal_weights(resumed.best_weights, whole.best_weights)
-
-
-def test_an_epochs_result_survives_a_checkpoint(noisy: Dataset) -> None:
-    result = next(Trainer(make_config(), noisy).epochs())
-    assert EpochResult.from_json(through_a_file({"last": result.to_json()})["last"]) == result
-
-
-def test_a_finished_training_stays_finished_when_resumed(noisy: Dataset) -> None:
-    trainer = Trainer(make_config(), noisy)
-    assert len(list(trainer.epochs())) == 4
-    resumed = Trainer(make_config(), noisy)
-    resumed.load_state_dict(through_a_file(trainer.state_dict()))
-    assert resumed.finished
-    assert list(resumed.epochs()) == []
-
-
-def test_the_global_random_state_decides_nothing_after_a_resume(noisy: Dataset) -> None:
-    config = make_config(augment=MASKS)
-    trainer = Trainer(config, noisy)
-    next(trainer.epochs())
-    state, curves = trainer.state_dict(), []
-    for seed in (1, 2):
-        torch.manual_seed(seed)
-        resumed = Trainer(config, noisy)
-        resumed.load_state_dict(through_a_file(state))
-        curves.append(curve(resumed.epochs()))
-    assert curves[0] == curves[1]
-
-
-# --- what an epoch reports ---------------------------------------------------------------------------------------
+# --- what an epoch reports -------------------------------------------------------------------------------------------
 
 
 def test_an_epoch_reports_the_scores_of_both_splits(dataset: Dataset) -> None:
@@ -198,7 +65,9 @@ def test_training_scores_are_those_of_the_batches_as_they_were_trained(dataset: 
     x_BTF, lengths_B, targets_B = dataset.train.batch(torch.arange(24))
     with torch.no_grad():
         logits_BK = trainer.model.train()(x_BTF, lengths_B)
-    assert result.metrics["train_loss"] == pytest.approx(sk.log_loss(targets_B, logits_BK.double().softmax(1)), rel=1e-4)
+    assert result.metrics["train_loss"] == pytest.approx(
+        sk.log_loss(targets_B, logits_BK.double().softmax(1)), rel=1e-4
+    )
     assert result.metrics["train_accuracy"] == sk.accuracy_score(targets_B, logits_BK.argmax(1))
 
 
@@ -239,7 +108,7 @@ def test_a_batch_without_labels_moves_no_weight(dataset: Dataset) -> None:
     assert_equal_weights(before, dict(trainer.model.named_parameters()))
 
 
-# --- when it ends ------------------------------------------------------------------------------------------------
+# --- when it ends ----------------------------------------------------------------------------------------------------
 
 
 def test_a_loss_that_is_not_finite_ends_the_training_in_that_epoch(dataset: Dataset) -> None:
@@ -313,7 +182,7 @@ def test_everything_can_be_trained_on_without_validation(dataset: Dataset) -> No
     assert results[0].best_epoch == 0
 
 
-# --- how it trains -----------------------------------------------------------------------------------------------
+# --- how it trains ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -379,14 +248,14 @@ def test_a_task_of_one_class_is_refused(tmp_path: Path) -> None:
         Trainer(make_config(), single)
 
 
-# --- that it learns ----------------------------------------------------------------------------------------------
+# --- that it learns --------------------------------------------------------------------------------------------------
 
 
 @every_architecture
 def test_every_architecture_learns_what_can_be_learnt(tmp_path: Path, architecture: str) -> None:
     dataset = make_dataset(tmp_path / "separable.h5", varying_lengths=True, dtype="uint8")
     model = {"hidden_dim": 16, "rnn_dim": 32, "dropout": 0.0}
-    config = make_config(architecture, model=model, optimizer={"learning_rate": 1e-2}, trainer={"max_epochs": 20})
+    config = make_config(architecture, model=model, optimizer={"learning_rate": 1e-2}, trainer={"max_epochs": 8})
     best = max(result.objective for result in Trainer(config, dataset).epochs())
     assert best > 0.9  # chance is 0.25
 
@@ -418,12 +287,3 @@ def test_overfitting_trains_one_step_an_epoch_on_as_many_tracks_as_there_are(
     monkeypatch.setattr(Trainer, "_step", lambda self, batch: sizes.append(len(batch.targets_B)) or step(self, batch))
     list(overfit_batch(make_config(), dataset, num_tracks=100, num_steps=2))
     assert sizes == [24, 24]
-
-
-def through_a_file(state: dict[str, Any]) -> dict[str, Any]:
-    """Saved and loaded as a checkpoint is: nothing but tensors and plain values survives."""
-    file = io.BytesIO()
-    torch.save(state, file)
-    file.seek(0)
-    loaded: dict[str, Any] = torch.load(file, weights_only=True)
-    return loaded

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from fmasearch.config import SearchConfig, TrainConfig, derive_seed
 from fmasearch.data import Dataset, DataSpec, merge_splits, open_dataset, open_split, read_info
 from fmasearch.errors import DivergedError, StudyError
@@ -148,7 +146,6 @@ def _train(
         assert dataset.val is not None
         merged = merge_splits("train+val", (dataset.train, dataset.val))
         dataset = Dataset(merged, None, dataset.class_names, dataset.normalisers)
-    torch.manual_seed(config.seed)
     trainer = Trainer(config, dataset, device=device)
     curve: list[EpochResult] = []
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import pickle
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +36,11 @@ class SavedModel:
     versions: Mapping[str, str]
 
     def build(self) -> nn.Module:
-        """The model with its weights, on the CPU, in evaluation mode."""
+        """The model with its weights, on the CPU, in evaluation mode.
+
+        Raises:
+            ModelError: if the weights are of another model than this version builds.
+        """
         model = build_model(
             self.config.architecture,
             input_dim=self.input_dim,
@@ -44,7 +48,11 @@ class SavedModel:
             output_dim=len(self.class_names),
             **self.config.hyperparameters,
         )
-        model.load_state_dict(dict(self.weights))
+        try:
+            model.load_state_dict(dict(self.weights))
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise ModelError(f"the saved weights do not fit {self.config.architecture}: {reason}") from None
         return model.eval()
 
 
@@ -65,7 +73,8 @@ def save_model(path: str | Path, model: SavedModel) -> None:
             "num_frames": model.num_frames,
             "feature_settings": {name: dict(values) for name, values in model.feature_settings.items()},
             "data": dict(model.data),
-            "versions": {"fmasearch": __version__, **model.versions},
+            # torch.__version__ is more than a str, and such a file would never load again
+            "versions": {"fmasearch": __version__, **{name: str(v) for name, v in model.versions.items()}},
         },
         temporary,
     )
@@ -81,13 +90,15 @@ def load_model(path: str | Path) -> SavedModel:
     if not Path(path).is_file():
         raise ModelError(f"{path}: no such model file")
     try:
-        values = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError):
+        with warnings.catch_warnings(action="ignore"):  # torch remarks on foreign pickles before it fails on them
+            values = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:  # torch's reader raises whatever a foreign byte leads it to, IndexError included
         raise ModelError(f"{path}: is damaged, or not a model written by fmasearch") from None
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         raise ModelError(f"{path}: expected a model written by fmasearch, got another file of tensors")
-    if values["format_version"] != FORMAT_VERSION:
-        raise ModelError(f"{path}: format_version: expected {FORMAT_VERSION}, got {values['format_version']}")
+    version = values.get("format_version")
+    if version != FORMAT_VERSION:
+        raise ModelError(f"{path}: format_version: expected {FORMAT_VERSION}, got {version}")
     return SavedModel(
         config=parse_section(TrainConfig, values["config"], source=str(path)),
         weights=values["weights"],

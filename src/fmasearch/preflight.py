@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -95,6 +96,7 @@ class _RandomTrial:
         return self._generator.uniform(low, high)
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
-        if log:
-            return min(high, int(low * (high / low + 1e-9) ** self._generator.random()))
+        if log:  # half a unit beyond both ends, so that they too are drawn
+            exponent = self._generator.uniform(math.log(low - 0.5), math.log(high + 0.5))
+            return min(high, max(low, round(math.exp(exponent))))
         return self._generator.randrange(low, high + 1, step)

@@ -1,6 +1,6 @@
 """Architectures by name, and the one way to build them.
 
-Every architecture is an `nn.Module` whose keyword signature is its list of hyperparameters, with
+Every architecture is a function whose keyword signature is its list of hyperparameters; it makes a module with
 
     forward(x_BTF, lengths_B) -> outputs_BK    the last linear layer of `embed`
     embed(x_BTF, lengths_B) -> embedding_BD    the vector before the last linear layer
@@ -17,16 +17,16 @@ from torch import nn
 
 from fmasearch.config import did_you_mean
 from fmasearch.errors import ConfigError
-from fmasearch.models.cnn_rnn import CnnBilstm, CnnGru, CnnLstm
-from fmasearch.models.hyperparameters import check_names, check_values
+from fmasearch.models.cnn_rnn import cnn_bilstm, cnn_gru, cnn_lstm
+from fmasearch.models.hyperparameters import Architecture, check_names, check_values
 from fmasearch.records import Scalar
 
 __all__ = ["ARCHITECTURES", "build_model", "check_hyperparameters"]
 
-ARCHITECTURES: dict[str, type[nn.Module]] = {
-    "cnn_gru": CnnGru,
-    "cnn_lstm": CnnLstm,
-    "cnn_bilstm": CnnBilstm,
+ARCHITECTURES: dict[str, Architecture] = {
+    "cnn_gru": cnn_gru,
+    "cnn_lstm": cnn_lstm,
+    "cnn_bilstm": cnn_bilstm,
 }
 
 
@@ -61,7 +61,7 @@ def check_hyperparameters(architecture: str, names: Iterable[str]) -> None:
     check_names(_find(architecture), architecture, names)
 
 
-def _find(architecture: str) -> type[nn.Module]:
+def _find(architecture: str) -> Architecture:
     if architecture not in ARCHITECTURES:
         hint = did_you_mean(architecture, sorted(ARCHITECTURES))
         raise ConfigError(f"model.architecture: unknown architecture {architecture!r}{hint}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import NoneType
 from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
@@ -13,6 +13,9 @@ from torch import nn
 
 from fmasearch.config import did_you_mean
 from fmasearch.errors import ConfigError
+
+Architecture: TypeAlias = Callable[..., nn.Module]
+"""Builds a module from keywords."""
 
 DATA_ARGUMENTS = ("input_dim", "num_frames", "output_dim")
 """Keywords that the data decides; every other keyword of an architecture is a hyperparameter."""
@@ -39,7 +42,7 @@ KernelSize: TypeAlias = Annotated[int, Range(1, odd=True)]  # an odd kernel keep
 DropoutRate: TypeAlias = Annotated[float, Range(0, 0.95)]  # 1 would silence the layer
 
 
-def check_names(model: type[nn.Module], architecture: str, names: Iterable[str]) -> None:
+def check_names(model: Architecture, architecture: str, names: Iterable[str]) -> None:
     """Raise `ConfigError` for the names that are not hyperparameters of `model`, one line for each."""
     known = sorted(set(inspect.signature(model).parameters) - set(DATA_ARGUMENTS))
     problems = [
@@ -51,9 +54,9 @@ def check_names(model: type[nn.Module], architecture: str, names: Iterable[str])
         raise ConfigError("\n".join(problems))
 
 
-def check_values(model: type[nn.Module], values: Mapping[str, Any]) -> None:
+def check_values(model: Architecture, values: Mapping[str, Any]) -> None:
     """Raise `ConfigError` for the values that the signature's annotations forbid, one line for each."""
-    hints = get_type_hints(model.__init__, include_extras=True)
+    hints = get_type_hints(model, include_extras=True)
     problems = [
         f"{_path(name)}: expected {_describe(hints[name])}, got {value!r}"
         for name, value in values.items()

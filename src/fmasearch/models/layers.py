@@ -30,7 +30,6 @@ class ConvStack(nn.Module):
     def __init__(
         self,
         input_dim: int,
-        *,
         hidden_dim: int,
         num_layers: int,
         first_kernel_size: int,
@@ -99,12 +98,12 @@ class PooledRnn(nn.Module):
         self,
         cell: type[nn.GRU] | type[nn.LSTM],
         input_dim: int,
-        *,
         rnn_dim: int,
         num_layers: int,
         dropout: float,
-        bidirectional: bool,
         pooling: Pooling,
+        *,
+        bidirectional: bool,
     ) -> None:
         super().__init__()
         between_layers = dropout if num_layers > 1 else 0.0  # torch warns about dropout on a single layer
@@ -152,7 +151,7 @@ class PooledRnn(nn.Module):
 class Head(nn.Module):
     """Linear, ReLU and dropout (`hidden`), then the last linear layer (`output`)."""
 
-    def __init__(self, input_dim: int, hidden_dim: int, output_dim: int, *, dropout: float) -> None:
+    def __init__(self, input_dim: int, hidden_dim: int, output_dim: int, dropout: float) -> None:
         super().__init__()
         self.hidden = nn.Sequential(nn.Linear(input_dim, hidden_dim), nn.ReLU(), nn.Dropout(dropout))
         self.output = nn.Linear(hidden_dim, output_dim)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -113,7 +114,10 @@ class TrialActor(tune.Trainable):
 def _resume(trainer: Trainer, checkpoint: Path) -> EpochResult | None:
     if not checkpoint.exists():
         return None
-    state = torch.load(checkpoint, map_location=trainer.device, weights_only=True)
+    try:
+        state = torch.load(checkpoint, map_location=trainer.device, weights_only=True)
+    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError):
+        return None  # damaged, as by a power cut: from the start it comes to the same, only later
     trainer.load_state_dict(state["trainer"])
     return EpochResult.from_json(state["last"])
 

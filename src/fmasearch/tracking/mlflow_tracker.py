@@ -116,8 +116,10 @@ class MlflowTracker:
 
     def log_epoch(self, name: str, result: EpochResult) -> None:
         child = self._children[name]
-        if result.epoch <= child.logged:
-            return  # a trial that was cut off and started again; MLflow keeps what it has
+        if result.epoch != child.logged + 1:
+            # A trial that was cut off and started again: MLflow keeps what it has, and a gap, epochs that were
+            # pending when the driver was killed, is filled from the trial's record when it ends.
+            return
         child.pending += epoch_metrics(result)
         child.logged = result.epoch
         if time.monotonic() - child.flushed_at >= self._flush_seconds:
@@ -238,12 +240,14 @@ class MlflowTracker:
         children = {}
         for run in self._search(f"tags.`mlflow.parentRunId` = '{self.parent_run_id}'"):
             tags, metrics = run.data.tags, run.data.metrics
+            ended = tags["fmasearch.state"] in RUN_STATUS
             children[tags["fmasearch.trial"]] = _Child(
                 str(run.info.run_id),
                 stage=tags["fmasearch.stage"],
                 state=tags["fmasearch.state"],
                 best=metrics.get(best, math.nan),
                 num_epochs=int(metrics.get("num_epochs", 0)),
+                logged=0 if ended else self._last_epoch(str(run.info.run_id)),
             )
         return children
 
