@@ -7,6 +7,7 @@ page by the number of its users. Each process really trains on every track once,
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import multiprocessing
 import tempfile
 from multiprocessing.connection import Connection
@@ -16,8 +17,7 @@ import numpy as np
 import torch
 
 from fmasearch.cli import environment
-from fmasearch.data import DataSpec, Dataset, FeatureArray, Split, open_dataset, prepare, write_feature_file
-from fmasearch.data.splits import LevelStore
+from fmasearch.data import DataSpec, FeatureArray, Split, open_dataset, prepare, write_feature_file
 
 MIB = 2**20
 
@@ -71,9 +71,8 @@ def _work(spec: DataSpec, copy: bool, pipe: Connection) -> None:
     pipe.send(_usage())
     pipe.recv()
     dataset = open_dataset(spec)
-    if copy:
-        dataset = Dataset(_copied(dataset.train), None, dataset.class_names, dataset.normalisers)
-    for batch in dataset.train.ordered(64):
+    train = _copied(dataset.train) if copy else dataset.train
+    for batch in train.ordered(64):
         float(batch.x_BTF[0, 0, 0])
     pipe.send("read")
     pipe.recv()
@@ -81,8 +80,8 @@ def _work(spec: DataSpec, copy: bool, pipe: Connection) -> None:
 
 
 def _copied(split: Split) -> Split:
-    stores = tuple(LevelStore(s.levels_NTF.clone(), s.gain_F, s.bias_F) for s in split.stores)
-    return Split(split.name, stores, split.lengths_N, split.targets_N, split.track_ids, split.artist_ids)
+    stores = tuple(store.taken(torch.arange(len(split))) for store in split.stores)
+    return dataclasses.replace(split, stores=stores)
 
 
 def _usage() -> tuple[int, int]:

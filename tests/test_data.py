@@ -172,7 +172,9 @@ def test_tracks_without_a_label_are_left_out(tmp_path: Path) -> None:
     assert len(dataset.train) == 24 - 2
     assert (dataset.train.targets_N >= 0).all()
     assert dataset.train.track_ids == whole.train.track_ids[2:]
-    assert torch.equal(dataset.train.stores[0].levels_NTF, whole.train.stores[0].levels_NTF[2:])
+    store = dataset.train.stores[0]
+    assert torch.equal(store.levels(torch.arange(22)), whole.train.stores[0].levels_NTF[2:])
+    assert len(store.levels_NTF) == 24  # the mapped file itself, not a copy of the labelled part
 
 
 def test_merged_splits_hold_the_tracks_of_both(dataset: Dataset) -> None:

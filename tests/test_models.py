@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fmasearch.errors import ConfigError
-from fmasearch.models import ARCHITECTURES, build_model, check_hyperparameters
+from fmasearch.models import ARCHITECTURES, build_model
 
 SMALL = {"hidden_dim": 6, "rnn_dim": 5, "num_layers": 2}
 POOLINGS = ["last", "mean", "max", "mean_max"]
@@ -274,13 +274,3 @@ def test_data_of_no_size_is_told() -> None:
 def test_an_unknown_architecture_is_told_with_the_nearest() -> None:
     with pytest.raises(ConfigError, match=r"architecture: unknown .* 'cnn_gur'; did you mean 'cnn_gru'"):
         build_model("cnn_gur", input_dim=4, num_frames=24, output_dim=3)
-
-
-def test_names_of_hyperparameters_are_checked_without_building() -> None:
-    check_hyperparameters("cnn_gru", ["hidden_dim", "pooling", "rnn_dropout"])
-    with pytest.raises(ConfigError, match=r"model\.poolings: .*did you mean 'pooling'"):
-        check_hyperparameters("cnn_gru", ["hidden_dim", "poolings"])
-    with pytest.raises(ConfigError, match=r"model\.num_frames: unknown"):
-        check_hyperparameters("cnn_gru", ["num_frames"])  # the data decides it
-    with pytest.raises(ConfigError, match="unknown architecture"):
-        check_hyperparameters("ast", [])

@@ -112,9 +112,12 @@ def _build_split(
             )
         # Copy-on-write: nobody writes, so every process shares the page cache, and torch sees a writable array.
         levels = torch.from_numpy(np.load(_levels_file(spec, feature, columns, split), mmap_mode="c"))
+        rows = None
         if len(labelled) < len(columns.labels):
-            levels = levels[torch.from_numpy(labelled)]
-        stores.append(LevelStore.build(levels.to(device), feature.scale, feature.offset, normaliser))
+            rows = torch.from_numpy(labelled)
+            if torch.device(device).type != "cpu":  # a copy is made anyway: of the labelled tracks alone
+                levels, rows = levels[rows], None
+        stores.append(LevelStore.build(levels.to(device), feature.scale, feature.offset, normaliser, rows))
     return Split(
         name=split,
         stores=tuple(stores),

@@ -37,18 +37,30 @@ class LevelStore:
     levels_NTF: Tensor
     gain_F: Tensor
     bias_F: Tensor
+    rows_N: Tensor | None = None
+    """Where track n lies in `levels_NTF`, if not at n: mapped levels are shared as they are, not copied in part."""
 
     @classmethod
-    def build(cls, levels_NTF: Tensor, scale: float, offset: float, normaliser: Normaliser) -> LevelStore:
+    def build(
+        cls, levels_NTF: Tensor, scale: float, offset: float, normaliser: Normaliser, rows_N: Tensor | None = None
+    ) -> LevelStore:
         """value = offset + scale * level, z = (value - mean) / std, folded into one gain and one bias."""
         device = levels_NTF.device
         gain_F = scale / normaliser.std_F
         bias_F = (offset - normaliser.mean_F) / normaliser.std_F
-        return cls(levels_NTF, gain_F.to(device), bias_F.to(device))
+        return cls(levels_NTF, gain_F.to(device), bias_F.to(device), rows_N)
 
     def select(self, index_B: Tensor) -> Tensor:
         """(B, T, F) float32, standardised."""
-        return torch.addcmul(self.bias_F, self.levels_NTF[index_B].float(), self.gain_F)
+        return torch.addcmul(self.bias_F, self.levels(index_B).float(), self.gain_F)
+
+    def levels(self, index_B: Tensor) -> Tensor:
+        """(B, T, F), as stored."""
+        return self.levels_NTF[index_B if self.rows_N is None else self.rows_N[index_B]]
+
+    def taken(self, index_N: Tensor) -> LevelStore:
+        """A store of these tracks alone; their levels are copied."""
+        return LevelStore(self.levels(index_N), self.gain_F, self.bias_F)
 
 
 @dataclass(frozen=True)
@@ -128,7 +140,7 @@ def merge_splits(name: str, splits: Sequence[Split]) -> Split:
     """One split out of several of the same file (train+val for a final training); copies the levels."""
     first = splits[0]
     stores = tuple(
-        LevelStore(torch.cat([s.stores[i].levels_NTF for s in splits]), store.gain_F, store.bias_F)
+        LevelStore(torch.cat([_all_levels(s, i) for s in splits]), store.gain_F, store.bias_F)
         for i, store in enumerate(first.stores)
     )
     return Split(
@@ -141,11 +153,15 @@ def merge_splits(name: str, splits: Sequence[Split]) -> Split:
     )
 
 
+def _all_levels(split: Split, store: int) -> Tensor:
+    return split.stores[store].levels(torch.arange(len(split), device=split.device))
+
+
 def _take(split: Split, index: Tensor) -> Split:
     device_index = index.to(split.device)
     return Split(
         name=split.name,
-        stores=tuple(LevelStore(s.levels_NTF[device_index], s.gain_F, s.bias_F) for s in split.stores),
+        stores=tuple(store.taken(device_index) for store in split.stores),
         lengths_N=split.lengths_N[index],
         targets_N=split.targets_N[device_index],
         track_ids=tuple(split.track_ids[int(i)] for i in index),

@@ -11,8 +11,6 @@ no forward pass waits for the device.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from torch import nn
 
 from fmasearch.config import did_you_mean
@@ -21,7 +19,7 @@ from fmasearch.models.cnn_rnn import cnn_bilstm, cnn_gru, cnn_lstm
 from fmasearch.models.hyperparameters import Architecture, check_names, check_values
 from fmasearch.records import Scalar
 
-__all__ = ["ARCHITECTURES", "build_model", "check_hyperparameters"]
+__all__ = ["ARCHITECTURES", "build_model"]
 
 ARCHITECTURES: dict[str, Architecture] = {
     "cnn_gru": cnn_gru,
@@ -50,15 +48,6 @@ def build_model(
     check_names(model, architecture, hyperparameters)
     check_values(model, {**values, **hyperparameters})
     return model(**values, **hyperparameters)
-
-
-def check_hyperparameters(architecture: str, names: Iterable[str]) -> None:
-    """Check that an architecture knows these hyperparameters, without `model/` prefix; builds nothing.
-
-    Raises:
-        ConfigError: for an unknown architecture or hyperparameter.
-    """
-    check_names(_find(architecture), architecture, names)
 
 
 def _find(architecture: str) -> Architecture:
