@@ -34,9 +34,8 @@ def main() -> None:
         mapped = _memory(spec, arguments.processes, copy=False)
         copied = _memory(spec, arguments.processes, copy=True)
     facts = environment.describe()
-    print(
-        f"{arguments.tracks} tracks of 256 x 128 uint8 ({size:.0f} MiB), {arguments.processes} processes, torch {facts['torch']}"
-    )
+    print(f"{arguments.tracks} tracks of 256 x 128 uint8 ({size:.0f} MiB), {arguments.processes} processes")
+    print(f"{facts['device']}, torch {facts['torch']}")
     print("MiB a process          PSS   private")
     print(f"mapped (fmasearch)  {mapped[0]:6.0f}  {mapped[1]:8.0f}")
     print(f"a copy per process  {copied[0]:6.0f}  {copied[1]:8.0f}")

@@ -26,6 +26,7 @@ from fmasearch.space import Space
 from fmasearch.study import StudyFolder, StudyPlan, run_search, start_runtime
 from fmasearch.tracking import JsonlTracker
 
+PACKAGES = ("ray", "optuna", "torch")
 SPACE = """
 features: [mel]
 task: {classification: genre}
@@ -48,12 +49,9 @@ def main() -> None:
             ours.append(_fmasearch(root / f"ours-{pair}", spec, runtime, arguments.trials))
             peer.append(_ray_defaults(root / f"peer-{pair}", runtime.concurrency, arguments.peer_trials))
     facts = environment.describe()
-    print(
-        f"device {facts['device']}, {facts['cores']} cores, ray {facts['ray']}, optuna {facts['optuna']}, torch {facts['torch']}"
-    )
-    print(
-        f"{runtime.concurrency} trials at once; {arguments.pairs} pairs of {arguments.trials} and {arguments.peer_trials} trials"
-    )
+    print(f"{facts['device']}, {facts['cores']} cores; " + ", ".join(f"{p} {facts[p]}" for p in PACKAGES))
+    print(f"{runtime.concurrency} trials at once; {arguments.pairs} pairs of {arguments.trials} of ours and")
+    print(f"{arguments.peer_trials} of the peer's trials")
     for name, values in (("fmasearch", ours), ("Ray Tune defaults", peer)):
         print(f"{name:18} {statistics.median(values) * 1000:8.0f} ms a trial  ({_spread(values)})")
     ratios = [b / a for a, b in zip(ours, peer, strict=True)]
