@@ -1,4 +1,4 @@
-"""What the tests of searcher, study and resume share: a tiny file, a tiny space, and curves that compare bit for bit."""
+"""What the tests of searcher, study and resume share: a tiny file, a tiny space, curves that compare bit for bit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fmasearch.data import DataSpec, FeatureArray, open_dataset, write_feature_f
 from fmasearch.records import EpochResult, Objective
 from fmasearch.space import Space
 from fmasearch.study import StudyFolder, StudyPlan
-from fmasearch.study.actor import TrialJob
+from fmasearch.study.actor import TrialActor, TrialJob
 from fmasearch.study.run import search_start
 from fmasearch.trainer import Trainer
 
@@ -85,6 +85,11 @@ def make_job(plan: StudyPlan, number: int, learning_rate: float, **changes: Any)
     start = search_start(plan, number, {"optimizer/learning_rate": learning_rate, "optimizer/weight_decay": 0.0})
     settings = {"checkpoint_file": str(plan.folder.checkpoints / f"{start.name}.pt"), "checkpoint_seconds": 1e9}
     return TrialJob(start=start, data=plan.data, num_threads=1, gpu_share=0.0, **{**settings, **changes})
+
+
+def steps(actor: TrialActor, count: int) -> list[dict[str, Any]]:
+    """The next results of an actor, asked for as Ray asks."""
+    return [actor.step() for _ in range(count)]
 
 
 def curve(epochs: Iterable[EpochResult]) -> list[tuple[int, dict[str, float], float, float, int]]:

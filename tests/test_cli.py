@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import make_feature_file
 
+from conftest import make_feature_file
 from fmasearch.cli import main
 
 ROOT = Path(__file__).parents[1]
@@ -71,7 +71,10 @@ def test_help_names_every_command_and_imports_nothing_heavy() -> None:
         (["tune", "SPACE", "--data", "DATA", "--set", "trails=3"], ["trails", "unknown key", "num_trials"]),
         (["tune", "SPACE", "--data", "DATA", "--set", "seed"], ["--set seed", "section/key=value"]),
         (["tune", "SPACE", "--data", "DATA", "--trials", "0"], ["num_trials", "greater than or equal to 1", "got 0"]),
-        (["tune", "SPACE", "--data", "DATA", "--set", "sampler/name=grid"], ["learning_rate", "give a step or a choice"]),
+        (
+            ["tune", "SPACE", "--data", "DATA", "--set", "sampler/name=grid"],
+            ["learning_rate", "give a step or a choice"],
+        ),
         (["tune", "--resume", "gone"], ["gone", "no such study"]),
         (["train", "SPACE", "--data", "DATA"], ["description", "unknown key"]),
         (["test", "no.pt", "--data", "DATA"], ["no.pt", "no such model file"]),

@@ -197,3 +197,15 @@ def test_bootstrap_of_a_large_test_split_takes_seconds() -> None:
     start = time.perf_counter()
     bootstrap_intervals(targets, predictions, np.arange(5000), num_classes=16, seed=0)
     assert time.perf_counter() - start < 10  # 0.2 s on one core
+
+
+def test_a_class_that_a_resample_lacks_does_not_lower_its_macro_f1() -> None:
+    # Three artists, one per class, all right: whoever is drawn, everything is right. Counting the classes of
+    # artists who were not drawn as 0 would put the lower end at 1/3.
+    targets = np.repeat([0, 1, 2], 5)
+    interval = bootstrap_intervals(targets, targets, targets, num_classes=3, seed=0)["macro_f1"]
+    assert (interval.low, interval.high) == (1.0, 1.0)
+    # A fourth class, which the split lacks altogether, counts as 0 in the estimate, hence in every resample.
+    wider = bootstrap_intervals(targets, targets, targets, num_classes=4, seed=0)["macro_f1"]
+    assert wider.value == 0.75
+    assert wider.high == 0.75

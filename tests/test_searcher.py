@@ -12,12 +12,12 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 from ray import cloudpickle
 from ray.tune.search import Searcher
-from study_helpers import CONSTANTS, OBJECTIVE, SPACE
 
 from fmasearch.config import SearchConfig
 from fmasearch.records import EpochResult, Params, TrialState
 from fmasearch.searcher import OptunaSearcher, close_trial, num_trials, open_study, outcome, state_of
 from fmasearch.space import Space
+from study_helpers import CONSTANTS, OBJECTIVE, SPACE
 
 KNOWN_GOOD = """
 known_good:

@@ -2,41 +2,37 @@
 
 from __future__ import annotations
 
-import os
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import optuna
 import pytest
 import ray
-import study_helpers
 from mlflow import MlflowClient
 from mlflow.entities import Run
-from ray import cloudpickle, tune
+from ray import cloudpickle
 from ray.tune.experiment import Trial
-from ray.tune.schedulers import FIFOScheduler, TrialScheduler
-from study_helpers import OBJECTIVE, curve, make_job, make_plan, plant_failures, train_alone, write_tiny_file
 
+import study_helpers
 from fmasearch.config import SearchConfig, derive_seed
 from fmasearch.data import open_dataset, open_split
 from fmasearch.errors import DataError, StudyError
-from fmasearch.records import EpochResult, TrialRecord, TrialStart, TrialState
-from fmasearch.searcher import state_of
-from fmasearch.study import SearchResult, StudyPlan, run_jobs, run_search, start_runtime
+from fmasearch.records import EpochResult, TrialRecord, TrialState
+from fmasearch.searcher import open_study, state_of
+from fmasearch.study import Runtime, SearchResult, StudyPlan, run_jobs, run_search, start_runtime
 from fmasearch.study import run as study_run
 from fmasearch.study.actor import TrialActor
 from fmasearch.study.callback import TrackerCallback
-from fmasearch.study.run import build_scheduler, search_start
+from fmasearch.study.run import search_start
 from fmasearch.study.runtime import _ENVIRONMENT
 from fmasearch.tracking import CompositeTracker, JsonlTracker, MemoryTracker, default_uri, read_journal
-from fmasearch.tracking.base import Tracker
-from fmasearch.tracking.jsonl import Journal, TrialJournal
 from fmasearch.tracking.mlflow_tracker import MlflowTracker
+from study_helpers import OBJECTIVE, curve, make_job, make_plan, plant_failures, steps, train_alone, write_tiny_file
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
 CONCURRENCY = 2
 # Two strong points first, then one that diverges, one whose worker dies, and weak ones that learn nothing.
@@ -53,7 +49,7 @@ MIXED_SEARCH = {
     "num_trials": 8,  # the last is the sampler's
     "max_epochs": 12,
     "sampler": {"name": "random"},
-    "scheduler": {"name": "asha", "grace_period": 6, "reduction_factor": 2},
+    "scheduler": {"name": "asha", "grace_period": 6, "reduction_factor": 3},  # one rung, at 6
 }
 RUN_STATES = {"FINISHED": TrialState.COMPLETED, "KILLED": TrialState.PRUNED, "FAILED": TrialState.FAILED}
 
@@ -113,16 +109,22 @@ def local_ray() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def mixed(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Ran:
+def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One MLflow store for all: a new one takes seconds."""
+    return default_uri(tmp_path_factory.mktemp("store"))
+
+
+@pytest.fixture(scope="module")
+def mixed(local_ray: None, store: str, tmp_path_factory: pytest.TempPathFactory) -> Ran:
     """A study with finished, pruned, diverged and killed trials, two at a time."""
-    return search(make_plan(tmp_path_factory.mktemp("mixed"), known_good=MIXED, **MIXED_SEARCH))
+    return search(make_plan(tmp_path_factory.mktemp("mixed"), known_good=MIXED, **MIXED_SEARCH), store)
 
 
-def search(plan: StudyPlan) -> Ran:
-    """Run the search with journal, memory and MLflow, as `tune` does."""
-    root = plan.folder.root.parent
+def search(plan: StudyPlan, store: str) -> Ran:
+    """Run the search with journal, memory and MLflow, as `tune` does; its experiment is named after its folder."""
+    name = plan.folder.root.parent.name
     memory = MemoryTracker()
-    mlflow = MlflowTracker(default_uri(root), "tiny", plan.name, objective=OBJECTIVE)
+    mlflow = MlflowTracker(store, name, plan.name, objective=OBJECTIVE)
     tracker = CompositeTracker([JsonlTracker(plan.folder.journal), mlflow, memory])
     pids: dict[str, int] = {}
     trials: list[Trial] = []
@@ -131,8 +133,8 @@ def search(plan: StudyPlan) -> Ran:
         patch.setattr(study_run, "TrackerCallback", callback)
         result = run_search(plan, OBJECTIVE, runtime, tracker)
     tracker.close("finished")
-    client = MlflowClient(default_uri(root))
-    [experiment] = [e for e in client.search_experiments() if e.name == "tiny"]
+    client = MlflowClient(store)
+    experiment = client.get_experiment_by_name(name)
     runs = [r for r in client.search_runs([experiment.experiment_id]) if r.data.tags["fmasearch.stage"] == "search"]
     return Ran(plan, result, memory, pids, trials, runs)
 
@@ -224,6 +226,11 @@ def test_ray_leaves_no_files_and_no_checkpoints_behind(mixed: Ran) -> None:
     assert sorted(path.name for path in folder.root.iterdir()) == ["journal.jsonl", "optuna.db"]
 
 
+def test_ctrl_c_is_python_s_own_again_after_a_search(mixed: Ran) -> None:
+    """Ray leaves its handler behind, which would swallow a Ctrl-C in the final training."""
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 def test_a_finished_search_that_is_run_again_trains_nothing(mixed: Ran, local_ray: None) -> None:
     tracker = MemoryTracker()
     with start_runtime(mixed.plan.search) as runtime:
@@ -233,12 +240,12 @@ def test_a_finished_search_that_is_run_again_trains_nothing(mixed: Ran, local_ra
 
 
 @pytest.fixture(scope="module")
-def blind(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Ran:
+def blind(local_ray: None, store: str, tmp_path_factory: pytest.TempPathFactory) -> Ran:
     """Random search without a scheduler, on a file whose test rows cannot be read."""
     root = tmp_path_factory.mktemp("blind")
     data = write_tiny_file(root / "unreadable.h5", test_is_readable=False)
-    plan = make_plan(root, data=data, num_trials=3, sampler={"name": "random"}, scheduler={"name": "none"})
-    return search(plan)
+    settings = {"sampler": {"name": "random"}, "scheduler": {"name": "none"}, "max_concurrent": 1}
+    return search(make_plan(root, data=data, num_trials=3, **settings), store)
 
 
 def test_the_test_rows_of_the_unreadable_file_raise_when_read(blind: Ran) -> None:
@@ -261,22 +268,38 @@ def test_without_a_scheduler_every_trial_trains_to_the_end(blind: Ran) -> None:
     assert [len(trial.epochs) for trial in blind.result.trials] == [blind.plan.search.max_epochs] * 3
 
 
-def test_the_time_budget_ends_running_trials_in_every_store(local_ray: None, tmp_path: Path) -> None:
-    unending = {"max_epochs": 100_000, "time_budget_seconds": 6, "scheduler": {"name": "none"}, "num_trials": 20}
-    ran = search(make_plan(tmp_path, known_good="  a: {optimizer/learning_rate: 0.01}", **unending))
-    states = {trial.name: trial.state for trial in ran.result.trials}
+def test_the_time_budget_ends_running_trials_in_every_store(local_ray: None, store: str, tmp_path: Path) -> None:
+    """What has epochs is pruned; a trial whose worker was still starting when the time was up has failed."""
+    unending = {"max_epochs": 100_000, "max_concurrent": 1, "scheduler": {"name": "none"}}
+    ran = search(make_plan(tmp_path, time_budget_seconds=5, **unending), store)
+    states = {t.name: TrialState.PRUNED if t.epochs else TrialState.FAILED for t in ran.result.trials}
     assert not ran.result.interrupted
-    assert states == dict.fromkeys(("t0000", "t0001"), TrialState.PRUNED)
+    assert list(states) == ["t0000"]
+    assert {trial.name: trial.state for trial in ran.result.trials} == states
     assert optuna_states(ran.plan) == mlflow_states(ran) == journal_states(ran.plan) == states
-    # `seconds` is the time of the search, not the sum over trials that ran beside each other.
-    assert 6 <= ran.result.seconds < 20
 
 
-def test_a_budget_that_ends_before_any_epoch_leaves_failed_trials(local_ray: None, tmp_path: Path) -> None:
-    ran = search(make_plan(tmp_path, time_budget_seconds=0.01))
-    states = {trial.name: trial.state for trial in ran.result.trials}
-    assert set(states.values()) <= {TrialState.FAILED}
-    assert optuna_states(ran.plan) == mlflow_states(ran) == journal_states(ran.plan) == states
+def test_a_trial_that_was_cut_off_before_it_started_has_failed_everywhere(tmp_path: Path) -> None:
+    plan, tracker = make_plan(tmp_path, num_trials=2), MemoryTracker()
+    study = open_study(plan.folder.optuna_file, plan.search, plan.space, OBJECTIVE, concurrency=1)
+    plan.space.sample(study.ask())
+    study_run._close_cut_off(study, plan, CompositeTracker([JsonlTracker(plan.folder.journal), tracker]))
+    assert optuna_states(plan) == journal_states(plan) == {"t0000": TrialState.FAILED}
+    assert tracker.records["t0000"].error == "the time budget ended before its first epoch"
+
+
+def test_a_search_whose_time_is_used_up_trains_no_more(tmp_path: Path) -> None:
+    plan, tracker = make_plan(tmp_path, time_budget_seconds=5), MemoryTracker()
+    journal = JsonlTracker(plan.folder.journal)
+    journal.start_trial(search_start(plan, 0, {"optimizer/learning_rate": 0.01}))
+    journal.log_epoch(
+        "t0000", EpochResult(1, {}, 0.01, epoch_seconds=12.0, objective=0.5, best_objective=0.5, best_epoch=1)
+    )
+    runtime = Runtime(trial_cpus=1, trial_gpus=0, concurrency=2, on_cluster=False)
+    open_study(plan.folder.optuna_file, plan.search, plan.space, OBJECTIVE, concurrency=2).ask()
+    result = run_search(plan, OBJECTIVE, runtime, CompositeTracker([journal, tracker]))
+    assert {trial.name: trial.state for trial in result.trials} == {"t0000": TrialState.PRUNED}
+    assert 6 <= result.seconds < 12  # 12 s of training, two at a time
 
 
 def test_a_training_that_was_cut_off_goes_on_from_its_checkpoint(local_ray: None, tmp_path: Path) -> None:
@@ -313,98 +336,6 @@ def test_concurrency_is_what_the_resources_hold_and_no_more_than_asked(local_ray
     assert concurrency(resources={"cpu": 2}) == 1
     assert concurrency(max_concurrent=1) == 1
     assert concurrency(max_concurrent=9) == 2
-
-
-def steps(actor: TrialActor, count: int) -> list[dict[str, Any]]:
-    return [actor.step() for _ in range(count)]
-
-
-def test_a_trial_gives_the_same_curve_first_or_tenth_in_its_actor(tmp_path: Path) -> None:
-    plan = make_plan(tmp_path, max_epochs=2)
-    job = make_job(plan, 0, 0.01)
-    actor = TrialActor(job.to_config())
-    first = [EpochResult.from_json(result["result"]) for result in steps(actor, 2)]
-    for number in range(1, 9):
-        assert actor.reset_config(make_job(plan, number, 0.001 * number).to_config())
-        steps(actor, 1 + number % 2)  # some are stopped early
-    actor.reset_config(job.to_config())
-    tenth = [EpochResult.from_json(result["result"]) for result in steps(actor, 2)]
-    assert curve(first) == curve(tenth) == train_alone(job.start.config, plan.data)
-
-
-def test_an_actor_opens_its_data_once(tmp_path: Path) -> None:
-    plan = make_plan(tmp_path)
-    actor = TrialActor(make_job(plan, 0, 0.01).to_config())
-    dataset = actor._trainer.dataset
-    actor.reset_config(make_job(plan, 1, 0.02).to_config())
-    assert actor._trainer.dataset is dataset
-
-
-def test_a_checkpoint_holds_only_epochs_that_the_driver_has_been_told(tmp_path: Path) -> None:
-    """Ray asks for an epoch once the driver has written down the one before."""
-    plan = make_plan(tmp_path)
-    job = make_job(plan, 0, 0.01, checkpoint_seconds=0.0)
-    steps(TrialActor(job.to_config()), 3)
-    resumed = TrialActor(job.to_config())
-    assert resumed.step()["epoch"] == 3  # the third was perhaps never heard of
-
-
-def test_short_trials_write_no_checkpoint(tmp_path: Path) -> None:
-    plan = make_plan(tmp_path)
-    steps(TrialActor(make_job(plan, 0, 0.01).to_config()), 4)
-    assert not plan.folder.checkpoints.exists()
-
-
-ASHA = SearchConfig.model_validate({"max_epochs": 9, "scheduler": {"grace_period": 1, "reduction_factor": 3}})
-
-
-def stub(name: str) -> Any:
-    return SimpleNamespace(trial_id=name, config={"job": {"start": {"name": name}}})
-
-
-def report(scheduler: TrialScheduler, name: str, epoch: int, best: float) -> str:
-    return str(scheduler.on_trial_result(None, stub(name), {"epoch": epoch, "best_objective": best}))
-
-
-def told(name: str, bests: list[float]) -> TrialRecord:
-    epochs = tuple(EpochResult(n, {}, 0.1, 0.0, v, best_objective=v, best_epoch=n) for n, v in enumerate(bests, 1))
-    return TrialRecord(TrialStart(0, name, {}, {}, seed=0), TrialState.PRUNED, epochs, 1.0)
-
-
-def test_asha_stops_the_weak_and_never_the_best() -> None:
-    scheduler = build_scheduler(ASHA, OBJECTIVE)
-    decisions = {}
-    for name, best in [("fair", 0.5), ("weak", 0.1), ("best", 0.9), ("weaker", 0.05), ("good", 0.8)]:
-        scheduler.on_trial_add(None, stub(name))
-        decisions[name] = report(scheduler, name, 1, best)
-    # One in three goes on: "good" passes because the third of .9, .5, .1, .05 begins at .63.
-    assert [name for name, decision in decisions.items() if decision == "STOP"] == ["weak", "weaker"]
-    assert report(scheduler, "best", 2, 0.9) == "CONTINUE"  # epoch 2 is no rung
-    assert report(scheduler, "best", 9, 0.9) == "STOP"  # max_epochs
-
-
-def test_asha_knows_what_trials_of_earlier_sessions_reached() -> None:
-    earlier = [told("t0000", [0.9]), told("t0001", [0.8]), told("t0002", [0.7])]
-    journal = Journal({record.name: TrialJournal(record.start, record.epochs, record) for record in earlier})
-    fresh, resumed = build_scheduler(ASHA, OBJECTIVE), build_scheduler(ASHA, OBJECTIVE, journal)
-    for scheduler, decision in [(fresh, "CONTINUE"), (resumed, "STOP")]:  # a first trial always goes on
-        scheduler.on_trial_add(None, stub("t0003"))
-        assert report(scheduler, "t0003", 1, 0.5) == decision
-
-
-def test_a_resumed_trial_enters_the_rungs_with_what_it_had_there() -> None:
-    cut_off = told("t0000", [0.2, 0.2, 0.3, 0.8])
-    journal = Journal({"t0000": TrialJournal(cut_off.start, cut_off.epochs)})
-    scheduler = build_scheduler(ASHA, OBJECTIVE, journal)
-    scheduler.on_trial_add(None, stub("t0000"))
-    assert report(scheduler, "t0000", 5, 0.9) == "CONTINUE"
-    scheduler.on_trial_add(None, stub("t0001"))
-    assert report(scheduler, "t0001", 1, 0.25) == "CONTINUE"  # better than the 0.2 at epoch 1
-
-
-def test_no_scheduler_is_first_in_first_out() -> None:
-    search = SearchConfig.model_validate({"scheduler": {"name": "none"}})
-    assert isinstance(build_scheduler(search, OBJECTIVE), FIFOScheduler)
 
 
 def test_a_trial_is_named_after_its_number(tmp_path: Path) -> None:

@@ -107,7 +107,8 @@ def bootstrap_intervals(
     """Percentile intervals of `summary`'s scores by cluster bootstrap (Field & Welsh, 2007).
 
     Tracks of one artist are alike, so whole artists are drawn with replacement; drawing tracks would give
-    intervals that are too narrow.
+    intervals that are too narrow. A class that occurs, but in no artist of a resample, takes no part in that
+    resample's macro F1: counted as 0 it would push the interval below the estimate where artists are few.
 
     Args:
         targets: (N,) classes; -1 = no label, left out.
@@ -121,7 +122,9 @@ def bootstrap_intervals(
     labelled = targets >= 0
     sums_G3K = _sums_by_group(targets[labelled], predictions[labelled], groups[labelled], num_classes)
     draws = _resampled_sums(sums_G3K, num_resamples, np.random.default_rng(seed))
-    values, resampled = _summarise(*sums_G3K.sum(0)), _summarise(*np.moveaxis(draws, 1, 0))
+    hits, support, predicted = sums_G3K.sum(0)
+    values = _summarise(hits, support, predicted)
+    resampled = _summarise(*np.moveaxis(draws, 1, 0), lacking_K=support == 0)
     tail = (1 - confidence) / 2
     return {
         name: Interval(float(value), *(float(end) for end in np.quantile(resampled[name], [tail, 1 - tail])))
@@ -129,15 +132,21 @@ def bootstrap_intervals(
     }
 
 
-def _summarise(hits: Counts, support: Counts, predicted: Counts) -> dict[str, Floats]:
-    """Scores from counts (..., K): a confusion matrix's diagonal and margins are all that they need."""
+def _summarise(
+    hits: Counts, support: Counts, predicted: Counts, *, lacking_K: Counts | None = None
+) -> dict[str, Floats]:
+    """Scores from counts (..., K): a confusion matrix's diagonal and margins are all that they need.
+
+    Macro F1 is over all classes; with `lacking_K`, over those that occur and those that are known to be lacking.
+    """
     total = support.sum(-1)
     f1 = _ratio(2 * hits, support + predicted)
     num_present = (support > 0).sum(-1)
+    counted = np.ones(f1.shape) if lacking_K is None else (support > 0) | lacking_K
     scores = {
         "accuracy": _ratio(hits.sum(-1), total),
         "balanced_accuracy": _ratio(_ratio(hits, support).sum(-1), num_present),
-        "macro_f1": f1.mean(-1),
+        "macro_f1": _ratio((f1 * counted).sum(-1), counted.sum(-1)),
         "weighted_f1": _ratio((f1 * support).sum(-1), total),
         "micro_f1": _ratio(2 * hits.sum(-1), (support + predicted).sum(-1)),
     }

@@ -19,8 +19,8 @@ from fmasearch.data import FeatureArray, write_feature_file
 from fmasearch.features.mel import LogMel, MelSettings
 from fmasearch.study.runtime import num_local_cpus
 
-SPACE = Path(__file__).with_name("demo_space.yaml")
-SEARCH = Path(__file__).with_name("demo_search.yaml")
+SPACE = Path(__file__).parent / "demo_files" / "demo.yaml"
+SEARCH = Path(__file__).parent / "demo_files" / "quick.yaml"
 SEED = 0
 BLOCK = 40
 VERSION = 1  # of the rendered music; a new one renders again

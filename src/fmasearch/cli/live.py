@@ -146,7 +146,7 @@ class LiveView:
         for heading in ("rung (epoch)", "reached", "best", "median"):
             table.add_column(heading, justify="right")
         for rung in self.rungs:
-            values = [s.epochs[rung - 1].best_objective for s in self._trials.values() if len(s.epochs) >= rung]
+            values = [e.best_objective for s in self._trials.values() for e in s.epochs if e.epoch == rung]
             best = f"{_extreme(values, self.objective):.4f}" if values else "–"
             median = f"{statistics.median(values):.4f}" if values else "–"
             table.add_row(str(rung), str(len(values)), best, median)

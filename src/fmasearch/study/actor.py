@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -116,8 +115,8 @@ def _resume(trainer: Trainer, checkpoint: Path) -> EpochResult | None:
         return None
     try:
         state = torch.load(checkpoint, map_location=trainer.device, weights_only=True)
-    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError):
-        return None  # damaged, as by a power cut: from the start it comes to the same, only later
+    except Exception:  # damaged, as by a power cut, torch raises anything: from the start it comes to the same
+        return None
     trainer.load_state_dict(state["trainer"])
     return EpochResult.from_json(state["last"])
 

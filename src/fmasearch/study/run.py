@@ -10,19 +10,17 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any
 
 import optuna
 from ray import tune
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from fmasearch.config import SearchConfig, derive_seed
+from fmasearch.config import derive_seed
 from fmasearch.data import prepare
 from fmasearch.records import EpochResult, Objective, Params, TrialRecord, TrialStart, TrialState
 from fmasearch.searcher import (
-    EPOCH_KEY,
     OBJECTIVE_KEY,
     OptunaSearcher,
     close_trial,
@@ -34,6 +32,7 @@ from fmasearch.study.actor import TrialActor, TrialJob
 from fmasearch.study.callback import TrackerCallback
 from fmasearch.study.folder import StudyPlan
 from fmasearch.study.runtime import Runtime
+from fmasearch.study.scheduler import build_scheduler
 from fmasearch.tracking import Journal, Tracker, read_journal
 
 
@@ -116,28 +115,6 @@ def search_start(plan: StudyPlan, number: int, params: Params, label: str | None
         params, max_epochs=plan.search.max_epochs, patience=plan.search.patience, seed=seed
     )
     return TrialStart(number, f"t{number:04d}", dict(params), config.model_dump(mode="json"), seed, label)
-
-
-def build_scheduler(search: SearchConfig, objective: Objective, journal: Journal | None = None) -> TrialScheduler:
-    """ASHA, or none. ASHA's rungs start with what the trials of earlier sessions reached."""
-    if search.scheduler.name == "none":
-        return FIFOScheduler()
-    journal = journal or Journal()
-    scheduler = _ResumableAsha(
-        earlier={t.start.name: t.epochs for t in journal.unfinished},
-        time_attr=EPOCH_KEY,
-        metric=OBJECTIVE_KEY,
-        mode=objective.mode,
-        max_t=search.max_epochs,
-        grace_period=search.scheduler.grace_period,
-        reduction_factor=search.scheduler.reduction_factor,
-        brackets=search.scheduler.brackets,
-    )
-    for trial in journal.finished:
-        stub: Any = SimpleNamespace(trial_id=trial.name, config={"job": {"start": {"name": trial.name}}})
-        scheduler.on_trial_add(None, stub)
-        scheduler.replay(stub, trial.epochs)
-    return scheduler
 
 
 def _fit(
@@ -243,25 +220,6 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-class _ResumableAsha(ASHAScheduler):
-    """ASHA that judges a resumed trial at no rung twice: what it reached before is recorded with the trial.
-
-    Without it a trial that goes on at epoch 40 would enter the rungs below as if that were its value there.
-    """
-
-    def __init__(self, *, earlier: Mapping[str, tuple[EpochResult, ...]], **settings: Any) -> None:
-        super().__init__(**settings)
-        self._earlier = earlier
-
-    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        super().on_trial_add(tune_controller, trial)
-        self.replay(trial, self._earlier.get(_trial_name(trial), ()))
-
-    def replay(self, trial: Any, epochs: Sequence[EpochResult]) -> None:
-        for epoch in epochs:
-            self.on_trial_result(None, trial, {EPOCH_KEY: epoch.epoch, OBJECTIVE_KEY: epoch.best_objective})
 
 
 class _FixedList(Searcher):

@@ -17,6 +17,9 @@ from sqlalchemy.exc import SQLAlchemyError  # what sqlite says passes through ML
 from fmasearch.errors import StudyError
 from fmasearch.tracking.locations import artifact_folder, database_file
 
+TRAINING_VIEW = {"mlflow.experimentKind": "custom_model_development"}
+"""MLflow's page opens on training runs, not on its GenAI side."""
+
 
 def init_store(uri: str) -> MlflowClient:
     """A client of the store at `uri`; a new sqlite file gets its schema first, which takes 1 to 5 s once.
@@ -49,7 +52,7 @@ def open_experiment(client: MlflowClient, name: str) -> str:
     if experiment is None:
         folder = artifact_folder(client.tracking_uri)
         location = None if folder is None else (folder / name).as_uri()
-        return str(client.create_experiment(name, artifact_location=location))
+        return str(client.create_experiment(name, artifact_location=location, tags=TRAINING_VIEW))
     if experiment.lifecycle_stage == "deleted":
         raise StudyError(
             f"MLflow's experiment {name!r} was deleted; bring it back with "
