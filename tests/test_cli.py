@@ -199,7 +199,7 @@ def test_tune_goes_from_a_space_to_a_results_folder(
     printed = capsys.readouterr().out
     assert "[4/4]" in printed
     assert "test accuracy: " in printed
-    assert "next: fmasearch ui" in printed
+    assert " ui shows every trial" in printed
     (folder,) = (tmp_path / "results").iterdir()
     assert folder.name.endswith("-tiny-smoke")
     names = {file.name for file in folder.iterdir()}

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
+import shlex
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 from fmasearch import __version__
@@ -29,6 +33,16 @@ def describe() -> dict[str, str]:
         "system": f"{platform.system()} {platform.machine()}",
         **git_state(),
     }
+
+
+def program() -> str:
+    """How to call fmasearch again from here: by its name where the shell finds it, else by its path."""
+    if shutil.which("fmasearch"):
+        return "fmasearch"
+    script = Path(sys.argv[0])
+    if script.name != "fmasearch":
+        return f"{shlex.quote(sys.executable)} -m fmasearch"
+    return shlex.quote(os.path.relpath(script))
 
 
 def git_state(folder: Path | None = None) -> dict[str, str]:

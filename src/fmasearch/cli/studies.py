@@ -10,16 +10,20 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
 
+from fmasearch.cli.environment import program
 from fmasearch.cli.overrides import override
 from fmasearch.config import SearchConfig, load_search, parse_section
 from fmasearch.errors import ConfigError, StudyError
 from fmasearch.space import Space
 from fmasearch.tracking import default_uri, ui_command
+
+if TYPE_CHECKING:
+    from fmasearch.study import StudyPlan
 
 DEFAULT_SEARCH = Path("search/default.yaml")
 
@@ -100,18 +104,18 @@ def resume(name: str, folders: Folders) -> Path:
     return run_study(plan, folders, Console(), resumed=True)
 
 
-def run_study(plan: Any, folders: Folders, console: Console, *, resumed: bool = False) -> Path:
+def run_study(plan: StudyPlan, folders: Folders, console: Console, *, resumed: bool = False) -> Path:
     """Search, confirm, retrain, test, record; ends the program with 130 when interrupted."""
     from fmasearch.cli.pipeline import Interrupted, run
 
     try:
         folder = run(plan, folders.results, folders.tracking_uri, console, resumed=resumed)
     except Interrupted:
-        command = f"fmasearch tune --resume {plan.name}{_non_default(folders)}"
+        command = f"{program()} tune --resume {plan.name}{_non_default(folders)}{_results_option(folders)}"
         console.print(f"\ninterrupted; nothing is lost.\nnext: [bold]{command}[/]", highlight=False, soft_wrap=True)
         raise typer.Exit(130) from None
     console.print(
-        f"\nnext: [bold]fmasearch ui{_non_default(folders)}[/] shows every trial; the record is in [bold]{folder}[/]",
+        f"\nnext: [bold]{program()} ui{_non_default(folders)}[/] shows every trial; the record is in [bold]{folder}[/]",
         highlight=False,
         soft_wrap=True,
     )
@@ -144,6 +148,10 @@ def read_search(path: Path | None, overrides: Sequence[str]) -> tuple[str, Searc
         return name, search
     values = override(search.model_dump(mode="json"), overrides)
     return name, parse_section(SearchConfig, values, source="--set")
+
+
+def _results_option(folders: Folders) -> str:
+    return "" if folders.results == Path("results") else f" --results {shlex.quote(str(folders.results))}"
 
 
 def _non_default(folders: Folders) -> str:

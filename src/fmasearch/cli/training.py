@@ -68,7 +68,7 @@ def train(
     )
     save_model(out, saved)
     console.print(f"best {objective} {trainer.best_objective:.4f} at epoch {trainer.best_epoch}; saved to {out}")
-    console.print(f"next: [bold]fmasearch test {out} --data {data}[/]", highlight=False, soft_wrap=True)
+    console.print(f"next: [bold]{environment.program()} test {out} --data {data}[/]", highlight=False, soft_wrap=True)
 
 
 def test(model_file: Path, data: Path, split: str, *, as_json: bool) -> None:
