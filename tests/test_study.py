@@ -192,6 +192,8 @@ def test_a_failed_trial_keeps_its_epochs_and_its_reason(mixed: Ran) -> None:
     assert diverged.error is not None
     assert diverged.error.startswith("DivergedError: epoch 2: train_loss=nan")
     assert died.error is not None
+    traceback = (mixed.plan.folder.errors / f"{diverged.name}.txt").read_text()
+    assert "trainer.py" in traceback  # where it was raised, for whoever must mend it
 
 
 def test_optuna_has_the_curve_of_every_trial(mixed: Ran) -> None:

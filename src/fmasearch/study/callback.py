@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,11 +22,15 @@ class TrackerCallback(tune.Callback):
 
     Args:
         tracker: hears of everything, on the driver.
+        errors: folder for the tracebacks of failed trials.
         earlier: epochs by trial name that an interrupted session already told.
     """
 
-    def __init__(self, tracker: Tracker, earlier: Mapping[str, tuple[EpochResult, ...]] | None = None) -> None:
+    def __init__(
+        self, tracker: Tracker, errors: Path, earlier: Mapping[str, tuple[EpochResult, ...]] | None = None
+    ) -> None:
         self._tracker = tracker
+        self._errors = errors
         self._epochs: dict[str, list[EpochResult]] = {k: list(v) for k, v in (earlier or {}).items()}
         self._started: dict[str, float] = {}
 
@@ -52,6 +57,9 @@ class TrackerCallback(tune.Callback):
         self._finish(trial, outcome(trial.last_result), None)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        if trial.error_file and Path(trial.error_file).exists():  # Ray's own folder goes when the study ends
+            self._errors.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(trial.error_file, self._errors / f"{_start_of(trial).name}.txt")
         self._finish(trial, TrialState.FAILED, _reason(trial))
 
     def _finish(self, trial: Trial, state: TrialState, error: str | None) -> None:

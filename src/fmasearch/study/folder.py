@@ -46,6 +46,11 @@ class StudyFolder:
         return self.root / "checkpoints"
 
     @property
+    def errors(self) -> Path:
+        """Tracebacks of failed trials, `<trial>.txt`."""
+        return self.root / "errors"
+
+    @property
     def model_file(self) -> Path:
         return self.root / "model.pt"
 

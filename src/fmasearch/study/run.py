@@ -76,7 +76,7 @@ def run_search(plan: StudyPlan, objective: Objective, runtime: Runtime, tracker:
         make_config=make_config,
     )
     scheduler = build_scheduler(plan.search, objective, journal)
-    callback = TrackerCallback(tracker, {t.start.name: t.epochs for t in journal.unfinished})
+    callback = TrackerCallback(tracker, plan.folder.errors, {t.start.name: t.epochs for t in journal.unfinished})
     budget = plan.search.time_budget_seconds
     interrupted = False
     if budget is None or budget > spent:
@@ -104,7 +104,7 @@ def run_jobs(
     """
     configs = [_job(plan, start, runtime).to_config() for start in starts]
     if configs:
-        callback = TrackerCallback(tracker, earlier)
+        callback = TrackerCallback(tracker, plan.folder.errors, earlier)
         _fit(_FixedList(configs, objective), FIFOScheduler(), callback, plan, runtime, time_budget=None)
 
 
