@@ -225,7 +225,8 @@ def test_a_trial_in_a_reused_actor_equals_a_fresh_trainer_without_ray(mixed: Ran
 
 def test_ray_leaves_no_files_and_no_checkpoints_behind(mixed: Ran) -> None:
     folder = mixed.plan.folder
-    assert sorted(path.name for path in folder.root.iterdir()) == ["journal.jsonl", "optuna.db"]
+    assert sorted(path.name for path in folder.root.iterdir()) == ["errors", "journal.jsonl", "optuna.db"]
+    assert len(list(folder.errors.iterdir())) == 2  # the trial that diverged and the one whose worker died
 
 
 def test_ctrl_c_is_python_s_own_again_after_a_search(mixed: Ran) -> None:
