@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import optuna
+import sqlalchemy
 from optuna.trial import FrozenTrial, Trial
 from optuna.trial import TrialState as OptunaState
 from ray.tune.search import Searcher
@@ -53,6 +54,8 @@ def open_study(
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = optuna.storages.RDBStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 60}})
+    sqlalchemy.event.listen(storage.engine, "connect", _write_ahead)
+    storage.engine.dispose()  # connections that were opened before
     study = optuna.create_study(
         storage=storage,
         study_name="fmasearch",
@@ -66,6 +69,12 @@ def open_study(
     for label, params in _first_points(search, space)[len(existing) :]:
         study.enqueue_trial(dict(params), user_attrs={"label": label} if label else None)
     return study
+
+
+def _write_ahead(connection: Any, _: Any) -> None:
+    """Commit without waiting for the disk: a killed driver loses nothing, a power cut the last moments."""
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=NORMAL")
 
 
 def build_sampler(
@@ -122,7 +131,9 @@ class OptunaSearcher(Searcher):
         self._make_config = make_config
         self._trials: dict[str, Trial] = {}
         self._last_epoch: dict[str, int] = {}
-        self._interrupted = [t for t in study.get_trials(deepcopy=False) if t.state is OptunaState.RUNNING]
+        known = study.get_trials(deepcopy=False)
+        self._interrupted = [t for t in known if t.state is OptunaState.RUNNING]
+        self._num_started = sum(t.state is not OptunaState.WAITING for t in known)
 
     def __getstate__(self) -> dict[str, Any]:
         """Ray pickles its searcher for a restore that we do not use: the study is in Optuna's storage."""
@@ -162,8 +173,9 @@ class OptunaSearcher(Searcher):
             # A handle to the very trial: its stored parameters come back from `suggest_*`, not new ones.
             return Trial(self.study, self._interrupted.pop(0)._trial_id)
         used_up = self._max_total_epochs is not None and self.num_epochs >= self._max_total_epochs
-        if used_up or _num_started(self.study) >= self.num_trials:
+        if used_up or self._num_started >= self.num_trials:
             return None
+        self._num_started += 1
         return self.study.ask()
 
     def _report(self, trial_id: str, result: Mapping[str, Any]) -> None:
@@ -198,7 +210,3 @@ def _first_points(search: SearchConfig, space: Space) -> Sequence[tuple[str | No
     if search.sampler.name == "grid":
         return [(None, point) for point in space.grid()[: search.num_trials]]
     return list(space.known_good.items())[: search.num_trials]
-
-
-def _num_started(study: optuna.Study) -> int:
-    return sum(trial.state is not OptunaState.WAITING for trial in study.get_trials(deepcopy=False))
