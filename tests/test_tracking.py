@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -33,7 +34,7 @@ from fmasearch.tracking import (
     replay,
     ui_command,
 )
-from fmasearch.tracking.mlflow_store import init_store
+from fmasearch.tracking.mlflow_store import init_store, newest_page, open_experiment
 from fmasearch.tracking.mlflow_tracker import MlflowTracker
 
 OBJECTIVE = Objective("val_macro_f1", "max")
@@ -381,3 +382,12 @@ def test_the_server_is_bound_to_this_machine(tmp_path):
     assert command[command.index("--host") + 1] == "127.0.0.1"
     assert command[command.index("--port") + 1] == "5001"
     assert f"sqlite:///{tmp_path}/mlflow.db" in command
+
+
+def test_the_page_to_open_is_the_newest_experiments_training_runs(store: str) -> None:
+    client = init_store(store)
+    open_experiment(client, "first")
+    time.sleep(0.005)  # creation times are milliseconds
+    newest = open_experiment(client, "second")
+    expected = f"http://127.0.0.1:5000/#/experiments/{newest}/runs?workflowType=machine_learning"
+    assert newest_page(store, 5000) == expected

@@ -129,7 +129,9 @@ def ui(folders: Folders, port: int) -> None:
         raise StudyError(
             f"{folders.runs}: no study has been tracked here; run `fmasearch demo` or `fmasearch tune` first"
         )
-    Console().print(f"MLflow: [bold]http://127.0.0.1:{port}[/]  (Ctrl-C ends it)", highlight=False)
+    from fmasearch.tracking.mlflow_store import newest_page
+
+    Console().print(f"MLflow: [bold]{newest_page(uri, port)}[/]  (Ctrl-C ends it)", highlight=False, soft_wrap=True)
     server = subprocess.Popen(ui_command(uri, port))
     with contextlib.suppress(KeyboardInterrupt):
         server.wait()

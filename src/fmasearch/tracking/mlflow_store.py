@@ -61,6 +61,13 @@ def open_experiment(client: MlflowClient, name: str) -> str:
     return str(experiment.experiment_id)
 
 
+def newest_page(uri: str, port: int) -> str:
+    """The page of the newest experiment on a server at `port`, on MLflow's model-training side."""
+    newest = init_store(uri).search_experiments(max_results=1, order_by=["creation_time DESC"])
+    page = f"experiments/{newest[0].experiment_id}/runs" if newest else "experiments"
+    return f"http://127.0.0.1:{port}/#/{page}?workflowType=machine_learning"
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Hold back MLflow's remarks on schema creation and its dependencies' deprecations, then restore all."""
