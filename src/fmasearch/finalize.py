@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +14,7 @@ from fmasearch.config import SearchConfig, TrainConfig, derive_seed
 from fmasearch.data import Dataset, DataSpec, merge_splits, open_dataset, open_split, read_info
 from fmasearch.errors import DivergedError, StudyError
 from fmasearch.evaluate import judge, majority_class
+from fmasearch.files import replacing
 from fmasearch.model_file import SavedModel, save_model
 from fmasearch.records import (
     ConfirmRecord,
@@ -171,6 +171,5 @@ def _with_seed(start: TrialStart, index: int, seed: int) -> TrialStart:
 
 
 def _write(path: Path, values: Mapping[str, Any]) -> None:
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(values), encoding="utf-8")
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(values), encoding="utf-8")

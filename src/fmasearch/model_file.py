@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from fmasearch import __version__
 from fmasearch.config import TrainConfig, parse_section
 from fmasearch.data import Normaliser
 from fmasearch.errors import ModelError
+from fmasearch.files import replacing
 from fmasearch.models import build_model
 
 FORMAT, FORMAT_VERSION = "fmasearch-model", 1
@@ -57,28 +57,25 @@ class SavedModel:
 
 
 def save_model(path: str | Path, model: SavedModel) -> None:
-    """Write under a temporary name and rename: a model file is whole or absent."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    torch.save(
-        {
-            "format": FORMAT,
-            "format_version": FORMAT_VERSION,
-            "config": model.config.model_dump(mode="json"),
-            "weights": {name: tensor.cpu() for name, tensor in model.weights.items()},
-            "class_names": list(model.class_names),
-            "normalisers": [{"mean": n.mean_F.cpu(), "std": n.std_F.cpu()} for n in model.normalisers],
-            "input_dim": model.input_dim,
-            "num_frames": model.num_frames,
-            "feature_settings": {name: dict(values) for name, values in model.feature_settings.items()},
-            "data": dict(model.data),
-            # torch.__version__ is more than a str, and such a file would never load again
-            "versions": {"fmasearch": __version__, **{name: str(v) for name, v in model.versions.items()}},
-        },
-        temporary,
-    )
-    temporary.replace(path)
+    """Write a model file, whole or not at all."""
+    with replacing(Path(path)) as temporary:
+        torch.save(
+            {
+                "format": FORMAT,
+                "format_version": FORMAT_VERSION,
+                "config": model.config.model_dump(mode="json"),
+                "weights": {name: tensor.cpu() for name, tensor in model.weights.items()},
+                "class_names": list(model.class_names),
+                "normalisers": [{"mean": n.mean_F.cpu(), "std": n.std_F.cpu()} for n in model.normalisers],
+                "input_dim": model.input_dim,
+                "num_frames": model.num_frames,
+                "feature_settings": {name: dict(values) for name, values in model.feature_settings.items()},
+                "data": dict(model.data),
+                # torch.__version__ is more than a str, and such a file would never load again
+                "versions": {"fmasearch": __version__, **{name: str(v) for name, v in model.versions.items()}},
+            },
+            temporary,
+        )
 
 
 def load_model(path: str | Path) -> SavedModel:

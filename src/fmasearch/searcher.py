@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import optuna
-import sqlalchemy
 from optuna.trial import FrozenTrial, Trial
 from optuna.trial import TrialState as OptunaState
 from ray.tune.search import Searcher
@@ -54,8 +53,6 @@ def open_study(
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = optuna.storages.RDBStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 60}})
-    sqlalchemy.event.listen(storage.engine, "connect", _write_ahead)
-    storage.engine.dispose()  # connections that were opened before
     study = optuna.create_study(
         storage=storage,
         study_name="fmasearch",
@@ -69,12 +66,6 @@ def open_study(
     for label, params in _first_points(search, space)[len(existing) :]:
         study.enqueue_trial(dict(params), user_attrs={"label": label} if label else None)
     return study
-
-
-def _write_ahead(connection: Any, _: Any) -> None:
-    """Commit without waiting for the disk: a killed driver loses nothing, a power cut the last moments."""
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=NORMAL")
 
 
 def build_sampler(

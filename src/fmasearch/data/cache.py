@@ -28,6 +28,7 @@ from fmasearch.data.feature_file import (
 )
 from fmasearch.data.splits import Dataset, LevelStore, Normaliser, Split
 from fmasearch.errors import DataError
+from fmasearch.files import replacing
 
 _FLAT_STD = 1e-4  # a bin that never moves is centred, not blown up
 
@@ -133,10 +134,8 @@ def _levels_file(spec: DataSpec, feature: FeatureInfo, columns: SplitColumns, sp
     target = _folder(spec) / f"{feature.name}-{split}.npy"
     if target.exists():
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     shape = (len(columns.rows), *feature.shape[1:])
-    try:
+    with replacing(target) as temporary:
         mapped = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.dtype(feature.dtype), shape=shape)
         done = 0
         for block in read_feature_blocks(spec.path, feature, columns.rows):
@@ -144,9 +143,6 @@ def _levels_file(spec: DataSpec, feature: FeatureInfo, columns: SplitColumns, sp
             mapped[done : done + len(block)] = block
             done += len(block)
         mapped.flush()
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
     return target
 
 
@@ -155,9 +151,8 @@ def _normaliser(spec: DataSpec, feature: FeatureInfo, columns: SplitColumns) -> 
     target = _folder(spec) / f"{feature.name}-train-stats.npz"
     if not target.exists():
         mean, std = _measure(_levels_file(spec, feature, columns, "train"), feature, columns)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp.npz")
-        np.savez(temporary, mean=mean, std=std)
-        temporary.replace(target)
+        with replacing(target) as temporary:
+            np.savez(temporary, mean=mean, std=std)
     with np.load(target) as stats:
         return Normaliser(torch.from_numpy(stats["mean"]).float(), torch.from_numpy(stats["std"]).float())
 

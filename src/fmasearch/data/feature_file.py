@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from fmasearch import __version__
 from fmasearch.config import did_you_mean
 from fmasearch.errors import DataError
+from fmasearch.files import replacing
 
 FORMAT, FORMAT_VERSION = "fmasearch", 1
 SPLITS = {"train": 0, "val": 1, "test": 2}
@@ -205,11 +205,8 @@ def write_feature_file(
         targets: regression labels by name, (N,) float, NaN = none.
         split: (N,) 0 train, 1 val, 2 test, -1 unused.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     num_tracks = len(track_ids)
-    with h5py.File(temporary, "w") as file:
+    with replacing(Path(path)) as temporary, h5py.File(temporary, "w") as file:
         file.attrs.update({"format": FORMAT, "format_version": FORMAT_VERSION, "corpus": corpus})
         file.attrs.update({"created_by": f"fmasearch {__version__}", "source": source})
         for name, feature in features.items():
@@ -227,7 +224,6 @@ def write_feature_file(
         file["split"] = np.asarray(split, np.int8)
         file["track_id"] = np.array(list(track_ids), dtype=object)
         file["artist_id"] = np.full(num_tracks, -1, np.int32) if artist_ids is None else artist_ids.astype(np.int32)
-    temporary.replace(path)
 
 
 def content_hash(path: str | Path, *, memo: Path | None = None) -> str:
@@ -243,10 +239,8 @@ def content_hash(path: str | Path, *, memo: Path | None = None) -> str:
         with path.open("rb") as file:
             known[key] = hashlib.file_digest(file, "sha256").hexdigest()
         if memo:
-            memo.parent.mkdir(parents=True, exist_ok=True)
-            temporary = memo.with_name(f".{memo.name}.{os.getpid()}.tmp")
-            temporary.write_text(json.dumps(known, indent=0))
-            temporary.replace(memo)
+            with replacing(memo) as temporary:
+                temporary.write_text(json.dumps(known, indent=0))
     return known[key]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -14,6 +13,7 @@ from ray import tune
 
 from fmasearch.config import TrainConfig
 from fmasearch.data import Dataset, DataSpec, open_dataset
+from fmasearch.files import replacing
 from fmasearch.records import EpochResult, TrialStart
 from fmasearch.searcher import EPOCH_KEY, OBJECTIVE_KEY, RESULT_KEY
 from fmasearch.trainer import Trainer
@@ -102,11 +102,8 @@ class TrialActor(tune.Trainable):
         if self._last is None or time.monotonic() - self._kept_at < self._job.checkpoint_seconds:
             return
         assert self._trainer is not None
-        target = Path(self._job.checkpoint_file)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_suffix(f".{os.getpid()}.tmp")
-        torch.save({"trainer": self._trainer.state_dict(), "last": self._last.to_json()}, temporary)
-        temporary.replace(target)
+        with replacing(Path(self._job.checkpoint_file)) as temporary:
+            torch.save({"trainer": self._trainer.state_dict(), "last": self._last.to_json()}, temporary)
         self._kept_at = time.monotonic()
 
 

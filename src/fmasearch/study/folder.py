@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import yaml
 from fmasearch.config import SearchConfig, load_yaml, parse_section
 from fmasearch.data import DataSpec
 from fmasearch.errors import StudyError
+from fmasearch.files import replacing
 from fmasearch.space import Space
 
 
@@ -96,8 +96,7 @@ def new_study_name(space: str, search: str, *, taken_in: Sequence[Path]) -> str:
 
 
 def save_plan(plan: StudyPlan) -> None:
-    """Write the plan under a temporary name and rename it."""
-    plan.folder.root.mkdir(parents=True, exist_ok=True)
+    """Write the plan into its folder, which is made."""
     values = {
         "name": plan.name,
         "command": plan.command,
@@ -105,9 +104,8 @@ def save_plan(plan: StudyPlan) -> None:
         "search": {"name": plan.search_name, **plan.search.model_dump(mode="json")},
         "data": {**asdict(plan.data), "features": list(plan.data.features)},
     }
-    temporary = plan.folder.plan_file.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
-    temporary.replace(plan.folder.plan_file)
+    with replacing(plan.folder.plan_file) as temporary:
+        temporary.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
 def load_plan(root: Path) -> StudyPlan:
