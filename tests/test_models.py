@@ -81,7 +81,7 @@ def test_cnn_lstm_has_the_parameters_of_the_reference() -> None:
 
 def test_thirty_seconds_become_323_recurrent_steps() -> None:
     model: Any = build_model("cnn_gru", input_dim=4, num_frames=1292, output_dim=3, hidden_dim=2)
-    x_BCT, lengths = model.convs(torch.zeros(2, 1292, 4), torch.tensor([1292, 1292]))
+    x_BCT, lengths = model.backbone.convs(torch.zeros(2, 1292, 4), torch.tensor([1292, 1292]))
     assert x_BCT.shape == (2, 8, 323)  # 1292 -> 646 -> 323 frames, 4 * hidden_dim channels
     assert lengths is None
 
@@ -134,8 +134,8 @@ def test_padding_changes_nothing_at_any_depth(architecture: str, depth: int, poo
 @every_architecture
 def test_clips_of_full_length_are_neither_masked_nor_packed(architecture: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = small_model(architecture)
-    monkeypatch.setattr("fmasearch.models.layers.pack_padded_sequence", None)
-    monkeypatch.setattr("fmasearch.models.layers.ConvBlock._padding", None)
+    monkeypatch.setattr("fmasearch.models.recurrent.pack_padded_sequence", None)
+    monkeypatch.setattr("fmasearch.models.cnn_rnn.ConvBlock._padding", None)
     assert model(*clips([24, 24], 24)).shape == (2, 3)
     assert model(*clips([19, 19], 24)).shape == (2, 3)  # equal lengths are cut, then full
 
@@ -235,7 +235,7 @@ def test_default_poolings_are_those_of_the_reference() -> None:
 
 
 def test_one_recurrent_layer_ignores_dropout_between_layers() -> None:
-    assert small_model("cnn_gru", num_layers=1, rnn_dropout=0.5).rnn.rnn.dropout == 0
+    assert small_model("cnn_gru", num_layers=1, rnn_dropout=0.5).backbone.rnn.rnn.dropout == 0
 
 
 @pytest.mark.parametrize(
@@ -252,7 +252,7 @@ def test_one_recurrent_layer_ignores_dropout_between_layers() -> None:
         ({"num_layers": 9}, "model.num_layers: expected an integer from 1 to 8, got 9"),
         ({"dropout": 1.0}, "model.dropout: expected a number from 0 to 0.95, got 1.0"),
         ({"dropout": float("nan")}, "model.dropout: expected a number from 0 to 0.95, got nan"),
-        ({"pooling": "avg"}, "model.pooling: expected one of last, mean, max, mean_max, got 'avg'"),
+        ({"pooling": "avg"}, "model.pooling: expected one of last, mean, max, mean_max, attention, got 'avg'"),
     ],
 )
 def test_wrong_hyperparameters_are_named(wrong: dict[str, Any], message: str) -> None:

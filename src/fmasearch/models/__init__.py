@@ -1,9 +1,10 @@
 """Architectures by name, and the one way to build them.
 
-Every architecture is a function whose keyword signature is its list of hyperparameters; it makes a module with
+Every architecture is a function whose keyword signature is its list of hyperparameters; it makes a `ClipModel`:
 
     forward(x_BTF, lengths_B) -> outputs_BK    the last linear layer of `embed`
-    embed(x_BTF, lengths_B) -> embedding_BD    the vector before the last linear layer
+    embed(x_BTF, lengths_B) -> embedding_BE    the vector before the last linear layer
+    blocks() -> modules from input to output   together they own every parameter once; the last is the head
 
 `x_BTF` is float, standardised, and 0 at and after a clip's length; `lengths_B` is int64 on the CPU, so that
 no forward pass waits for the device.
@@ -11,15 +12,14 @@ no forward pass waits for the device.
 
 from __future__ import annotations
 
-from torch import nn
-
 from fmasearch.config import did_you_mean
 from fmasearch.errors import ConfigError
+from fmasearch.models.clip_model import ClipModel
 from fmasearch.models.cnn_rnn import cnn_bilstm, cnn_gru, cnn_lstm
 from fmasearch.models.hyperparameters import Architecture, check_names, check_values
 from fmasearch.records import Scalar
 
-__all__ = ["ARCHITECTURES", "build_model"]
+__all__ = ["ARCHITECTURES", "ClipModel", "build_model"]
 
 ARCHITECTURES: dict[str, Architecture] = {
     "cnn_gru": cnn_gru,
@@ -30,7 +30,7 @@ ARCHITECTURES: dict[str, Architecture] = {
 
 def build_model(
     architecture: str, *, input_dim: int, num_frames: int, output_dim: int, **hyperparameters: Scalar
-) -> nn.Module:
+) -> ClipModel:
     """Build an architecture with fresh weights from torch's global generator, on the current device.
 
     Args:

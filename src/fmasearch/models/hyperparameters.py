@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from types import NoneType
 from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
 
-from torch import nn
-
 from fmasearch.config import did_you_mean
 from fmasearch.errors import ConfigError
+from fmasearch.models.clip_model import ClipModel
 
-Architecture: TypeAlias = Callable[..., nn.Module]
-"""Builds a module from keywords."""
+Architecture: TypeAlias = Callable[..., ClipModel]
+"""Builds a model from keywords."""
 
 DATA_ARGUMENTS = ("input_dim", "num_frames", "output_dim")
 """Keywords that the data decides; every other keyword of an architecture is a hyperparameter."""
@@ -40,6 +39,8 @@ Count: TypeAlias = Annotated[int, Range(1)]
 Depth: TypeAlias = Annotated[int, Range(1, 8)]
 KernelSize: TypeAlias = Annotated[int, Range(1, odd=True)]  # an odd kernel keeps the number of frames
 DropoutRate: TypeAlias = Annotated[float, Range(0, 0.95)]  # 1 would silence the layer
+
+_WORDS = {bool: "true or false", str: "a text"}
 
 
 def check_names(model: Architecture, architecture: str, names: Iterable[str]) -> None:
@@ -71,9 +72,11 @@ def _path(name: str) -> str:
 
 
 def _allows(hint: Any, value: Any) -> bool:
-    """Whether a value fits an annotation: a number with its `Range`, a `Literal`, None, or a union."""
+    """Whether a value fits an annotation: a bool, a str, a number with its `Range`, a `Literal`, None, or a union."""
     if hint is NoneType:
         return value is None
+    if hint in _WORDS:
+        return isinstance(value, hint)
     if get_origin(hint) is Literal:
         return value in get_args(hint)
     if get_origin(hint) is Annotated:
@@ -90,8 +93,10 @@ def _is_a(number: type, value: Any) -> bool:
 def _describe(hint: Any) -> str:
     if hint is NoneType:
         return "null"
+    if hint in _WORDS:
+        return _WORDS[hint]
     if get_origin(hint) is Literal:
-        return f"one of {', '.join(get_args(hint))}"
+        return f"one of {', '.join(str(word) for word in get_args(hint))}"
     if get_origin(hint) is Annotated:
         number, allowed = get_args(hint)
         noun = "a number" if number is float else "an odd integer" if allowed.odd else "an integer"
