@@ -26,6 +26,24 @@ MASKS = {"num_freq_masks": 1, "freq_mask_bins": 3, "num_time_masks": 1, "time_ma
 """SpecAugment that fits those files."""
 
 
+_SMALL_RNN: Params = {"hidden_dim": 8, "rnn_dim": 8, "num_layers": 1, "dropout": 0.2}
+_SMALL_2D: Params = {"base_channels": 4, "num_blocks": 2, "pool_bins": 2, "dropout": 0.2}
+SMALL: dict[str, Params] = {
+    "cnn_gru": _SMALL_RNN,
+    "cnn_lstm": _SMALL_RNN,
+    "cnn_bilstm": _SMALL_RNN,
+    "lstm": {"hidden_dim": 8, "num_layers": 1, "frame_stride": 2, "dropout": 0.2},
+    "cnn2d": {**_SMALL_2D, "feature_size": 16},
+    "resnet": {"base_channels": 8, "num_blocks": 4, "dropout": 0.2},
+    "cnn2d_gru": {**_SMALL_2D, "rnn_dim": 8},
+    "cnn2d_lstm": {**_SMALL_2D, "rnn_dim": 8},
+    "stats": {"hidden_dim": 16, "dropout": 0.2},
+    "ast": {"size": "micro", "time_stride": 4, "dropout": 0.2, "drop_path": 0.1, "patchout_time": 0.3},
+    "conformer": {"hidden_dim": 16, "num_layers": 1, "num_heads": 2, "num_conv_layers": 1, "conv_channels": 4},
+}
+"""Every architecture at a few thousand parameters (ast: half a million), its random parts switched on."""
+
+
 def make_feature_file(
     path: Path,
     *,
@@ -93,8 +111,8 @@ def make_dataset(path: Path, **options: Any) -> Dataset:
 def make_config(
     architecture: str = "cnn_gru", *, seed: int = 0, model: Params | None = None, **sections: Any
 ) -> TrainConfig:
-    """A training of a few thousand parameters; `sections` as in a `TrainConfig`."""
-    small = {"architecture": architecture, "hidden_dim": 8, "rnn_dim": 8, "num_layers": 1, "dropout": 0.2}
+    """A training of `SMALL[architecture]`; `sections` as in a `TrainConfig`."""
+    small = {"architecture": architecture, **SMALL[architecture]}
     sections = {"optimizer": {"learning_rate": 5e-3}, **sections}
     sections["trainer"] = {"batch_size": 8, "max_epochs": 4, **sections.get("trainer", {})}
     return TrainConfig.model_validate(

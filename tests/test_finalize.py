@@ -264,7 +264,7 @@ def test_the_record_says_what_was_trained_and_tested(feature_file: Path, tmp_pat
 def test_a_final_training_that_diverges_says_which(
     feature_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fmasearch.trainer.spec_augment", lambda x_BTF, _: x_BTF * math.nan)
+    monkeypatch.setattr("fmasearch.trainer.augment", lambda x_BTF, *_: x_BTF * math.nan)
     with pytest.raises(StudyError, match=r"final training of trial-0007: epoch 1: train_loss=nan"):
         finish(spec_of(feature_file), tmp_path, winner_of(2))
     assert not (tmp_path / "final.json").exists()

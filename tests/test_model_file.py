@@ -66,7 +66,7 @@ def test_a_loaded_model_predicts_the_same(tmp_path: Path, architecture: str) -> 
     save_model(tmp_path / "model.pt", saved)
     model = load_model(tmp_path / "model.pt").build()
     assert not model.training
-    assert torch.equal(predict(model, dataset.train), predict(trainer.model, dataset.train))
+    assert torch.equal(predict(model, dataset.train, trainer.task), predict(trainer.model, dataset.train, trainer.task))
 
 
 def test_everything_needed_to_use_a_model_comes_back(saved: SavedModel, model_file: Path) -> None:

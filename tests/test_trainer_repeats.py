@@ -12,7 +12,7 @@ import torch
 from conftest import MASKS, assert_equal_weights, curve, diverge, make_config, weights_of
 from fmasearch.data import Dataset
 from fmasearch.errors import DivergedError
-from fmasearch.models import ARCHITECTURES
+from fmasearch.models import ARCHITECTURES, hyperparameters
 from fmasearch.records import EpochResult
 from fmasearch.trainer import Trainer
 
@@ -63,7 +63,7 @@ def test_a_diverged_training_also_leaves_the_global_random_state(noisy: Dataset)
 
 def test_every_batch_of_every_epoch_draws_anew(noisy: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[float] = []
-    monkeypatch.setattr("fmasearch.trainer.spec_augment", lambda x_BTF, _: drawn.append(torch.rand(()).item()) or x_BTF)
+    monkeypatch.setattr("fmasearch.trainer.augment", lambda x_BTF, *_: drawn.append(torch.rand(()).item()) or x_BTF)
     list(Trainer(make_config(), noisy).epochs())
     assert len(set(drawn)) == 4 * 3  # epochs of three batches
 
@@ -83,7 +83,7 @@ def test_a_resumed_training_equals_an_uninterrupted_one_bit_for_bit(
 ) -> None:
     config = make_config(
         architecture,
-        model={"num_layers": 2, "rnn_dropout": 0.3},
+        model={"num_layers": 2, "rnn_dropout": 0.3} if "rnn_dropout" in hyperparameters(architecture) else {},
         optimizer={"name": "adam", "learning_rate": 5e-3, "weight_decay": 1e-4},
         scheduler={"name": scheduler, "patience": 0, "threshold": 0.5, "step_size": 2, "warmup_epochs": 1},
         augment=MASKS,

@@ -9,11 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from fmasearch.config import CropConfig
 from fmasearch.data import Split
 from fmasearch.errors import DataError
 from fmasearch.metrics import bootstrap_intervals, per_class, summary
 from fmasearch.records import ClassScore, TestReport
-from fmasearch.trainer import predict
+from fmasearch.tasks import Classification
+from fmasearch.trainer import WHOLE, predict
 
 BOOTSTRAP_SEED = 20_170_801  # any fixed number: the same predictions always get the same intervals
 
@@ -24,6 +26,7 @@ def judge(
     class_names: Sequence[str],
     *,
     majority_class: int,
+    crop: CropConfig = WHOLE,
     num_resamples: int = 2000,
 ) -> TestReport:
     """Score `model` on a split, one prediction per track.
@@ -35,10 +38,11 @@ def judge(
         model: on the split's device.
         split: its labelled tracks are judged.
         class_names: in the order of the model's outputs.
+        crop: as the model was trained: the crops whose outputs are combined to a track's prediction.
         majority_class: what the majority baseline always answers (the training split's largest class).
         num_resamples: bootstrap resamples.
     """
-    outputs_NK = predict(model, split)
+    outputs_NK = predict(model, split, Classification(tuple(class_names)), crop)
     targets_N = split.targets_N.cpu()
     targets, predictions = targets_N.numpy(), outputs_NK.argmax(1).numpy()
     num_classes = len(class_names)

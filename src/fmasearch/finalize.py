@@ -92,11 +92,11 @@ def train_final(
     trained = _train(winner, dataset, epochs, search, train_on, device, on_epoch)
     saved = SavedModel(
         config=trained.trainer.config,
-        weights={name: tensor.detach().cpu() for name, tensor in trained.trainer.model.state_dict().items()},
+        weights={name: tensor.detach().cpu() for name, tensor in trained.trainer.judged.state_dict().items()},
         class_names=dataset.class_names,
         normalisers=dataset.normalisers,
         input_dim=dataset.input_dim,
-        num_frames=dataset.num_frames,
+        num_frames=trained.trainer.num_frames,
         feature_settings={f: dict(read_info(spec.path).feature(f).settings) for f in spec.features},
         data={"path": spec.path, "sha256": spec.sha256},
         versions=versions or {},
@@ -110,8 +110,15 @@ def train_final(
         epochs=epochs,
         curve=trained.curve,
         validation={k: v for k, v in trained.curve[-1].metrics.items() if k.startswith("val_")},
-        test=judge(trained.trainer.model, test, dataset.class_names, majority_class=majority_class(dataset.train)),
+        test=judge(
+            trained.trainer.judged,
+            test,
+            dataset.class_names,
+            majority_class=majority_class(dataset.train),
+            crop=trained.trainer.config.crop,
+        ),
         num_parameters=sum(p.numel() for p in trained.trainer.model.parameters()),
+        origin=trained.trainer.origin,
         model_file=str(model_file),
         seconds=time.monotonic() - started,
     )

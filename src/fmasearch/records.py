@@ -214,6 +214,7 @@ class FinalRecord:
     num_parameters: int
     model_file: str
     seconds: float
+    origin: str | None = None  # the weights that training started from, in words; None if all were fresh
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "curve": [epoch.to_json() for epoch in self.curve]}

@@ -1,19 +1,21 @@
 """Tasks: what is predicted, hence how many outputs, which loss, which metrics, which objective.
 
-Axes: B batch, K classes.
+Axes: B batch, C crops of a track, K classes.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fmasearch.config import TaskConfig
+from fmasearch.config import LossConfig, TaskConfig
 from fmasearch.errors import ConfigError
 from fmasearch.metrics import ClassificationMetrics, Metrics
 from fmasearch.records import Objective
@@ -31,7 +33,10 @@ class Task(Protocol):
         """The validation metric that a search optimises, with its prefix, e.g. `val_macro_f1`."""
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Mean loss over the targets that exist, a scalar; 0 if none does."""
+        """Mean training loss over the targets that exist, a scalar; 0 if none does."""
+
+    def combine(self, outputs_BCK: Tensor) -> Tensor:
+        """One prediction per track from those of its crops, outputs (B, K)."""
 
     def metrics(self, device: torch.device) -> Metrics:
         """A fresh accumulator on `device`."""
@@ -39,10 +44,16 @@ class Task(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Classification:
-    """One class per clip: cross entropy. Targets are int64 (B,), -1 = no label."""
+    """One class per clip: cross entropy. Targets are int64 (B,), -1 = no label.
+
+    `class_weights` (one per class, None = all 1) and `label_smoothing` act on the training loss alone: metrics
+    report the plain log loss, which is comparable between trials.
+    """
 
     class_names: tuple[str, ...]
     objective_metric: str = "macro_f1"
+    label_smoothing: float = 0.0
+    class_weights: tuple[float, ...] | None = None
 
     @property
     def output_dim(self) -> int:
@@ -53,22 +64,83 @@ class Classification:
         return Objective(f"val_{self.objective_metric}", "max")
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Mean cross entropy of logits (B, K), in float32 whatever autocast made them."""
-        total = F.cross_entropy(outputs.float(), targets, ignore_index=-1, reduction="sum")
+        """Cross entropy of logits (B, K), weighted by each clip's class, over the number of labelled clips.
+
+        In float32 whatever autocast made of the logits. torch's `weight` would also weigh the smoothed share of a
+        target by the classes it is spread over: with rare classes every clip would be pushed towards those. And
+        torch's mean divides by the weights of a batch, so that a batch of one class knows no weights.
+        """
         # torch's own mean is NaN without a label; a sum of nothing is 0 and keeps its graph.
-        return total / (targets >= 0).sum().clamp(min=1)
+        num_labelled = (targets >= 0).sum().clamp(min=1)
+        if self.class_weights is None:
+            return self._cross_entropy(outputs, targets, "sum") / num_labelled
+        weights_B = _on_device(self.class_weights, outputs.device)[targets.clamp(min=0)]
+        return (weights_B * self._cross_entropy(outputs, targets, "none")).sum() / num_labelled
+
+    def combine(self, outputs_BCK: Tensor) -> Tensor:
+        """Logarithm of the crops' mean probabilities: as logits they give that mean, its argmax and its log loss."""
+        log_probabilities_BCK = outputs_BCK.float().log_softmax(-1)
+        return log_probabilities_BCK.logsumexp(1) - math.log(outputs_BCK.shape[1])
 
     def metrics(self, device: torch.device) -> Metrics:
         return ClassificationMetrics(self.output_dim, device)
 
+    def _cross_entropy(self, outputs: Tensor, targets: Tensor, reduction: str) -> Tensor:
+        return F.cross_entropy(
+            outputs.float(), targets, ignore_index=-1, reduction=reduction, label_smoothing=self.label_smoothing
+        )
 
-def build_task(config: TaskConfig, class_names: Sequence[str]) -> Task:
+
+@lru_cache(maxsize=8)
+def _on_device(class_weights: tuple[float, ...], device: torch.device) -> Tensor:
+    """Copied once, and not at every step."""
+    with torch.inference_mode(False):  # a tensor made in inference mode could never be trained with
+        return torch.tensor(class_weights).to(device, non_blocking=True)
+
+
+def build_task(
+    config: TaskConfig,
+    class_names: Sequence[str],
+    *,
+    loss: LossConfig = LossConfig(),
+    class_counts: Sequence[int] | None = None,
+) -> Task:
     """The task that a configuration names, over the classes that the data has.
 
+    Args:
+        config: what is predicted.
+        class_names: in the order of the outputs.
+        loss: label smoothing and class weights of the training loss.
+        class_counts: training tracks of each class; needed unless `loss.class_weights` is none.
+
     Raises:
-        ConfigError: if there is nothing to tell apart.
+        ConfigError: if there is nothing to tell apart, or nothing to weigh classes by.
     """
     if len(class_names) < 2:
         name, found = config.classification, list(class_names)
         raise ConfigError(f"task.classification: {name!r} needs at least two classes, got {found}")
-    return Classification(tuple(class_names), config.objective)
+    weights = None if loss.class_weights == "none" else _class_weights(loss, class_names, class_counts)
+    return Classification(tuple(class_names), config.objective, loss.label_smoothing, weights)
+
+
+def _class_weights(
+    loss: LossConfig, class_names: Sequence[str], class_counts: Sequence[int] | None
+) -> tuple[float, ...]:
+    """Weights whose mean over the training tracks is 1; a class without tracks has 0."""
+    assert class_counts is not None, "class weights need the training split's counts"
+    assert len(class_counts) == len(class_names)
+    num_tracks = sum(class_counts)
+    if num_tracks == 0:
+        raise ConfigError(f"loss.class_weights: {loss.class_weights!r} needs labelled training tracks, got none")
+    raw = [_raw_weight(loss, count) if count else 0.0 for count in class_counts]
+    mean = sum(weight * count for weight, count in zip(raw, class_counts, strict=True)) / num_tracks
+    return tuple(weight / mean for weight in raw)
+
+
+def _raw_weight(loss: LossConfig, count: int) -> float:
+    if loss.class_weights == "balanced":
+        return 1 / count
+    if loss.class_weights == "sqrt":
+        return 1 / math.sqrt(count)
+    beta = loss.effective_beta
+    return (1 - beta) / (1 - beta**count)

@@ -154,7 +154,8 @@ def _normaliser(spec: DataSpec, feature: FeatureInfo, columns: SplitColumns) -> 
         with replacing(target) as temporary:
             np.savez(temporary, mean=mean, std=std)
     with np.load(target) as stats:
-        return Normaliser(torch.from_numpy(stats["mean"]).float(), torch.from_numpy(stats["std"]).float())
+        mean_F, std_F = (torch.from_numpy(stats[name]).float() for name in ("mean", "std"))
+    return Normaliser(mean_F, std_F, str(feature.settings.get("unit", "")))
 
 
 def _measure(

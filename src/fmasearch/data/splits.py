@@ -28,6 +28,20 @@ class Normaliser:
 
     mean_F: Tensor
     std_F: Tensor
+    unit: str = ""
+
+    @property
+    def per_decibel_F(self) -> Tensor:
+        """What 1 dB more is after standardisation; 0 where the unit is another one."""
+        return 1 / self.std_F if self.unit.startswith("dB") else torch.zeros_like(self.std_F)
+
+
+@dataclass(frozen=True, slots=True)
+class Crop:
+    """One stretch of `frames` frames of each track of a batch, from its start on; int64 on the CPU."""
+
+    starts_B: Tensor
+    frames: int
 
 
 @dataclass(frozen=True)
@@ -50,13 +64,14 @@ class LevelStore:
         bias_F = (offset - normaliser.mean_F) / normaliser.std_F
         return cls(levels_NTF, gain_F.to(device), bias_F.to(device), rows_N)
 
-    def select(self, index_B: Tensor) -> Tensor:
-        """(B, T, F) float32, standardised."""
-        return torch.addcmul(self.bias_F, self.levels(index_B).float(), self.gain_F)
+    def select(self, index_B: Tensor, frames_BT: Tensor | None = None) -> Tensor:
+        """(B, T, F) float32, standardised: whole tracks, or each track's own frames."""
+        return torch.addcmul(self.bias_F, self.levels(index_B, frames_BT).float(), self.gain_F)
 
-    def levels(self, index_B: Tensor) -> Tensor:
+    def levels(self, index_B: Tensor, frames_BT: Tensor | None = None) -> Tensor:
         """(B, T, F), as stored."""
-        return self.levels_NTF[index_B if self.rows_N is None else self.rows_N[index_B]]
+        rows_B = index_B if self.rows_N is None else self.rows_N[index_B]
+        return self.levels_NTF[rows_B] if frames_BT is None else self.levels_NTF[rows_B[:, None], frames_BT]
 
     def taken(self, index_N: Tensor) -> LevelStore:
         """A store of these tracks alone; their levels are copied."""
@@ -89,28 +104,70 @@ class Split:
     def input_dim(self) -> int:
         return sum(int(store.levels_NTF.shape[2]) for store in self.stores)
 
-    def batch(self, index_B: Tensor) -> Batch:
-        """Select tracks by `index_B` (int64, CPU). Feature sets are joined along bins; padding becomes 0."""
+    def num_batches(self, batch_size: int) -> int:
+        """How many batches `shuffled` yields."""
+        whole, rest = divmod(len(self), batch_size)
+        return whole + (rest >= self._smallest(batch_size))
+
+    def batch(self, index_B: Tensor, crop: Crop | None = None) -> Batch:
+        """Select tracks by `index_B` (int64, CPU), whole or cropped.
+
+        Feature sets are joined along bins; padding becomes 0. Crops are cut before levels become floats.
+        """
         on_device_B = index_B.to(self.device, non_blocking=True)
-        lengths_B = self.lengths_N[index_B]
-        parts = [store.select(on_device_B) for store in self.stores]
+        lengths_B, frames_BT, num_frames = self.lengths_N[index_B], None, self.num_frames
+        if crop is not None:
+            num_frames = crop.frames
+            lengths_B = (lengths_B - crop.starts_B).clamp(max=num_frames)
+            frames_BT = (crop.starts_B[:, None] + torch.arange(num_frames)).to(self.device, non_blocking=True)
+        parts = [store.select(on_device_B, frames_BT) for store in self.stores]
         x_BTF = parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
-        if int(lengths_B.min()) < self.num_frames:
-            frames_T = torch.arange(self.num_frames, device=self.device)
+        if int(lengths_B.min()) < num_frames:
+            frames_T = torch.arange(num_frames, device=self.device)
             x_BTF = x_BTF * (frames_T < lengths_B.to(self.device, non_blocking=True)[:, None])[:, :, None]
         return Batch(x_BTF, lengths_B, self.targets_N[on_device_B])
 
-    def shuffled(self, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:
-        """Every track once, in random order. A last batch of one track is left out: batch norm wants two."""
-        smallest = min(2, batch_size, len(self))
-        for index_B in torch.randperm(len(self), generator=generator).split(batch_size):
-            if len(index_B) >= smallest:
-                yield self.batch(index_B)
+    def shuffled(
+        self, batch_size: int, generator: torch.Generator, *, crop_frames: int | None = None
+    ) -> Iterator[Batch]:
+        """Every track once, in random order, whole or as one random crop of at most `crop_frames`.
 
-    def ordered(self, batch_size: int) -> Iterator[Batch]:
-        """Every track once, in file order."""
+        A last batch of one track is left out: batch norm wants two.
+        """
+        for index_B in torch.randperm(len(self), generator=generator).split(batch_size):
+            if len(index_B) >= self._smallest(batch_size):
+                yield self.batch(index_B, self._random_crop(index_B, crop_frames, generator))
+
+    def ordered(self, batch_size: int, *, crop_frames: int | None = None, num_crops: int = 1) -> Iterator[Batch]:
+        """Every track once, in file order, whole or as `num_crops` crops evenly spaced from its start to its end.
+
+        Crops of a track follow each other: x_BTF and lengths_B then have `num_crops` rows for each of targets_B.
+        One crop is the middle. A split of no more than `crop_frames` frames has whole tracks, once each.
+        """
         for index_B in torch.arange(len(self)).split(batch_size):
-            yield self.batch(index_B)
+            if not self.is_cropped(crop_frames):
+                yield self.batch(index_B)
+                continue
+            assert crop_frames is not None
+            places_C = torch.linspace(0, 1, num_crops) if num_crops > 1 else torch.tensor([0.5])
+            spare_B = (self.lengths_N[index_B] - crop_frames).clamp(min=0)
+            starts_B = (spare_B[:, None] * places_C).round().long().flatten()
+            batch = self.batch(index_B.repeat_interleave(num_crops), Crop(starts_B, crop_frames))
+            yield batch._replace(targets_B=batch.targets_B[::num_crops])
+
+    def is_cropped(self, crop_frames: int | None) -> bool:
+        """Whether crops of so many frames are less than the tracks' frames."""
+        return crop_frames is not None and crop_frames < self.num_frames
+
+    def _random_crop(self, index_B: Tensor, frames: int | None, generator: torch.Generator) -> Crop | None:
+        if frames is None or not self.is_cropped(frames):
+            return None
+        num_starts_B = (self.lengths_N[index_B] - frames).clamp(min=0) + 1
+        draws_B = torch.rand(len(index_B), generator=generator, dtype=torch.float64)
+        return Crop((draws_B * num_starts_B).long(), frames)
+
+    def _smallest(self, batch_size: int) -> int:
+        return min(2, batch_size, len(self))
 
     def head(self, count: int) -> Split:
         """The first `count` tracks, spread over the split, as a split of their own."""
@@ -134,6 +191,11 @@ class Dataset:
     @property
     def num_frames(self) -> int:
         return self.train.num_frames
+
+    @property
+    def per_decibel_F(self) -> Tensor:
+        """What 1 dB more is in each standardised bin, on the device; 0 for feature sets that are not in dB."""
+        return torch.cat([normaliser.per_decibel_F for normaliser in self.normalisers]).to(self.train.device)
 
 
 def merge_splits(name: str, splits: Sequence[Split]) -> Split:

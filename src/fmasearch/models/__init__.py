@@ -12,19 +12,38 @@ no forward pass waits for the device.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
+import torch
+
 from fmasearch.config import did_you_mean
 from fmasearch.errors import ConfigError
+from fmasearch.models.ast import ast
 from fmasearch.models.clip_model import ClipModel
+from fmasearch.models.cnn2d import cnn2d
+from fmasearch.models.cnn2d_rnn import cnn2d_gru, cnn2d_lstm
 from fmasearch.models.cnn_rnn import cnn_bilstm, cnn_gru, cnn_lstm
-from fmasearch.models.hyperparameters import Architecture, check_names, check_values
+from fmasearch.models.conformer import conformer
+from fmasearch.models.hyperparameters import Architecture, check_names, check_values, names_of
+from fmasearch.models.lstm import lstm
+from fmasearch.models.resnet import resnet
+from fmasearch.models.stats import stats
 from fmasearch.records import Scalar
 
-__all__ = ["ARCHITECTURES", "ClipModel", "build_model"]
+__all__ = ["ARCHITECTURES", "ClipModel", "build_model", "count_parameters", "hyperparameters", "load_pretrained"]
 
 ARCHITECTURES: dict[str, Architecture] = {
     "cnn_gru": cnn_gru,
     "cnn_lstm": cnn_lstm,
     "cnn_bilstm": cnn_bilstm,
+    "lstm": lstm,
+    "cnn2d": cnn2d,
+    "resnet": resnet,
+    "cnn2d_gru": cnn2d_gru,
+    "cnn2d_lstm": cnn2d_lstm,
+    "stats": stats,
+    "ast": ast,
+    "conformer": conformer,
 }
 
 
@@ -48,6 +67,39 @@ def build_model(
     check_names(model, architecture, hyperparameters)
     check_values(model, {**values, **hyperparameters})
     return model(**values, **hyperparameters)
+
+
+@lru_cache(maxsize=4096, typed=True)  # a search asks again and again for models that differ in their recipe alone
+def count_parameters(
+    architecture: str, *, input_dim: int, num_frames: int, output_dim: int, **hyperparameters: Scalar
+) -> int:
+    """Trainable parameters of the model that `build_model` makes of the same arguments; nothing is allocated."""
+    with torch.device("meta"):
+        model = build_model(
+            architecture, input_dim=input_dim, num_frames=num_frames, output_dim=output_dim, **hyperparameters
+        )
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def load_pretrained(model: ClipModel) -> str | None:
+    """Take over the weights that the model's `pretrained` names, and say in one sentence what was loaded.
+
+    Apart from `build_model`, which also makes the models that are read from a file or only counted.
+
+    Returns:
+        None where there is nothing to load.
+
+    Raises:
+        ConfigError: for a file that is absent, damaged, or does not fit.
+    """
+    load = getattr(model.backbone, "load_pretrained", None)
+    sentence: str | None = None if load is None else load()
+    return sentence
+
+
+def hyperparameters(architecture: str) -> list[str]:
+    """Names of the hyperparameters of an architecture."""
+    return names_of(_find(architecture))
 
 
 def _find(architecture: str) -> Architecture:

@@ -14,7 +14,7 @@ on the CPU; below `trim` it is None where every clip fills the tensor: then noth
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -45,12 +45,17 @@ def mlp_head(input_dim: int, hidden_dim: int, output_dim: int, dropout: float) -
 
 
 class ClipModel(nn.Module):
-    """A backbone and a head, one after the other."""
+    """A backbone and a head, one after the other.
+
+    The first `num_frozen` blocks stay in eval mode whatever `train` is called with: their batch norms keep their
+    statistics, their dropout lets everything through.
+    """
 
     def __init__(self, backbone: Backbone, head: Head) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
+        self.num_frozen = 0
 
     def embed(self, x_BTF: Tensor, lengths_B: Tensor) -> Tensor:
         """The vector before the last linear layer, (B, E)."""
@@ -65,6 +70,18 @@ class ClipModel(nn.Module):
     def blocks(self) -> tuple[nn.Module, ...]:
         """Blocks from input to output; the last is the head."""
         return (*self.backbone.blocks(), self.head)
+
+    def frozen(self) -> tuple[nn.Module, ...]:
+        """The frozen blocks; the whole backbone if they are all of it, since dropout may lie between two blocks."""
+        if self.num_frozen == len(self.blocks()) - 1:
+            return (self.get_submodule("backbone"),)
+        return self.blocks()[: self.num_frozen]
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        for module in self.frozen():
+            module.eval()
+        return self
 
 
 def trim(x_BTF: Tensor, lengths_B: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -43,9 +43,14 @@ DropoutRate: TypeAlias = Annotated[float, Range(0, 0.95)]  # 1 would silence the
 _WORDS = {bool: "true or false", str: "a text"}
 
 
+def names_of(model: Architecture) -> list[str]:
+    """Hyperparameters of an architecture, sorted."""
+    return sorted(set(inspect.signature(model).parameters) - set(DATA_ARGUMENTS))
+
+
 def check_names(model: Architecture, architecture: str, names: Iterable[str]) -> None:
     """Raise `ConfigError` for the names that are not hyperparameters of `model`, one line for each."""
-    known = sorted(set(inspect.signature(model).parameters) - set(DATA_ARGUMENTS))
+    known = names_of(model)
     problems = [
         f"model.{name}: unknown hyperparameter of {architecture}{did_you_mean(name, known)}"
         for name in names

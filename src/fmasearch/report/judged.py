@@ -32,6 +32,7 @@ def tested_section(final: FinalRecord, record: StudyRecord, pictures: Sequence[s
         f"split gives accuracy {score(test.majority_accuracy)}.",
         table(("metric", "test", "95 % interval", "validation", "test − validation"), _metric_rows(final)),
         _where_validation_is_from(final, record),
+        f"Training did not start from fresh weights: {final.origin}." if final.origin else "",
         table(("class", "precision", "recall", "F1", "tracks", "predicted"), map(_class_row, test.classes)),
         picture("confusion_matrix", "Confusion matrix of the test split", pictures),
     ]

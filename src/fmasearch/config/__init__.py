@@ -1,0 +1,53 @@
+"""Typed YAML: the configuration of one training (`TrainConfig`) and of a search (`SearchConfig`)."""
+
+from fmasearch.config.search import (
+    ConfirmConfig,
+    FinalConfig,
+    ResourcesConfig,
+    SamplerConfig,
+    SearchConfig,
+    TrialSchedulerConfig,
+    derive_seed,
+    load_search,
+)
+from fmasearch.config.sections import Section, did_you_mean, explain, parse_section
+from fmasearch.config.training import (
+    AugmentConfig,
+    CropConfig,
+    LossConfig,
+    OptimizerConfig,
+    SchedulerConfig,
+    TaskConfig,
+    TrainConfig,
+    TrainerConfig,
+    TransferConfig,
+    load_train_config,
+)
+from fmasearch.config.yaml_files import load_yaml, parse_yaml
+
+__all__ = [
+    "AugmentConfig",
+    "ConfirmConfig",
+    "CropConfig",
+    "FinalConfig",
+    "LossConfig",
+    "OptimizerConfig",
+    "ResourcesConfig",
+    "SamplerConfig",
+    "SchedulerConfig",
+    "SearchConfig",
+    "Section",
+    "TaskConfig",
+    "TrainConfig",
+    "TrainerConfig",
+    "TransferConfig",
+    "TrialSchedulerConfig",
+    "derive_seed",
+    "did_you_mean",
+    "explain",
+    "load_search",
+    "load_train_config",
+    "load_yaml",
+    "parse_section",
+    "parse_yaml",
+]

@@ -1,0 +1,193 @@
+"""The configuration of one training."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from fmasearch.config.sections import Fraction, PositiveInt, Section, parse_section
+from fmasearch.config.yaml_files import load_yaml
+from fmasearch.records import Scalar
+
+
+class TaskConfig(Section):
+    """What is predicted."""
+
+    classification: str
+    """Name of the label set in the feature file, e.g. `genre`."""
+    objective: Literal["macro_f1", "accuracy", "balanced_accuracy"] = "macro_f1"
+    """Validation metric that the search maximises."""
+
+
+class LossConfig(Section):
+    """How a prediction's error is weighed in training; validation loss stays the plain one, equal for every trial."""
+
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of a target that is spread evenly over all classes (Szegedy et al., 2016)."""
+    class_weights: Literal["none", "balanced", "sqrt", "effective"] = "none"
+    """Weight of a class with n training tracks: 1, 1/n, 1/sqrt(n), or 1/effective number of tracks; mean 1 a track."""
+    effective_beta: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    """effective: beta of (1 - beta**n) / (1 - beta) (Cui et al., CVPR 2019)."""
+
+
+class OptimizerConfig(Section):
+    name: Literal["adam", "adamw", "sgd"] = "adamw"
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-3
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """L2 penalty for adam and sgd, decoupled decay for adamw; biases and norms are exempt under adamw only."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """sgd."""
+    nesterov: bool = True
+    """sgd: look ahead; needs a momentum above 0."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Each block below the head learns at so much of the rate of the block above it (Howard & Ruder, 2018)."""
+
+
+class SchedulerConfig(Section):
+    """The learning-rate schedule, stepped once an epoch but for one_cycle. It ignores the keys that are not its own."""
+
+    name: Literal["constant", "plateau", "step", "cosine", "one_cycle", "step_plateau"] = "constant"
+    """`step_plateau` multiplies the factors of both, as the reference report trained; `one_cycle` also moves momentum,
+    or Adam's first beta, from 0.95 to 0.85 and back."""
+    factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """plateau: multiplies the learning rate when validation loss stops falling."""
+    patience: Annotated[int, Field(ge=0)] = 3
+    """plateau: epochs without improvement that are tolerated."""
+    threshold: Annotated[float, Field(ge=0)] = 1e-4
+    threshold_mode: Literal["rel", "abs"] = "rel"
+    cooldown: Annotated[int, Field(ge=0)] = 0
+    """plateau: epochs after a reduction in which none is counted."""
+    step_size: PositiveInt = 10
+    """step: epochs between two multiplications by `gamma`."""
+    gamma: Annotated[float, Field(gt=0, le=1)] = 0.7
+    warmup_epochs: Annotated[int, Field(ge=0)] = 0
+    """cosine: epochs of linear warm-up."""
+    warmup_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    """one_cycle: share of all steps on which the rate rises, from 1/25 of `learning_rate` to all of it."""
+
+
+class CropConfig(Section):
+    """Short random crops in training, several crops a track in evaluation (Won et al., 2020)."""
+
+    frames: PositiveInt | None = None
+    """Frames of a crop; None trains on whole clips."""
+    num_eval: Annotated[int, Field(ge=1, le=64)] = 4
+    """Crops of a track in evaluation, evenly spaced; a track's prediction is the mean over them."""
+
+    def input_frames(self, num_frames: int) -> int:
+        """Most frames that a model gets to see of tracks of `num_frames`."""
+        return num_frames if self.frames is None else min(self.frames, num_frames)
+
+
+class AugmentConfig(Section):
+    """What happens to training batches: shift, gain, SpecAugment, mixup, in this order."""
+
+    probability: Fraction = 1.0
+    """Chance of each clip to be shifted, amplified and masked at all."""
+    num_freq_masks: Annotated[int, Field(ge=0, le=8)] = 0
+    freq_mask_bins: Annotated[int, Field(ge=0)] = 10
+    """Frequency masks are narrower than this many feature bins; masked cells take the training mean."""
+    num_time_masks: Annotated[int, Field(ge=0, le=8)] = 0
+    time_mask_frames: Annotated[int, Field(ge=0)] = 20
+    """Time masks are shorter than this many frames."""
+    shift_fraction: Fraction = 0.0
+    """A clip is rolled by up to this share of its own length, either way."""
+    gain_db: Annotated[float, Field(ge=0, le=24)] = 0.0
+    """A clip is made louder or softer by up to this many dB; feature sets that are not in dB stay as they are."""
+    mixup_alpha: Annotated[float, Field(ge=0, le=8)] = 0.0
+    """Clips are blended in pairs by shares from Beta(alpha, alpha) (Zhang et al., ICLR 2018); 0 blends none."""
+
+
+class TrainerConfig(Section):
+    batch_size: PositiveInt = 32
+    accumulation_steps: PositiveInt = 1
+    """Batches whose gradients are averaged into one step of the optimiser."""
+    max_epochs: PositiveInt = 30
+    patience: PositiveInt | None = None
+    """Epochs without a better objective before training ends; None never ends early, nor does one_cycle."""
+    grad_clip_norm: Annotated[float, Field(gt=0)] | None = None
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Judge and keep an exponential moving average of the weights: so much stays at each step, less at first."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """`auto` is bf16 autocast on a GPU and fp32 elsewhere."""
+
+
+class TransferConfig(Section):
+    """Start from a trained model, and how much of it to keep as it is."""
+
+    init_from: str | None = None
+    """A model file whose matching tensors are loaded; None starts from fresh weights."""
+    freeze: str = "none"
+    """`backbone` trains the head alone, `all_but_last(2)` the head and the last two blocks below it."""
+
+    @field_validator("freeze")
+    @classmethod
+    def _freeze_is_a_policy(cls, value: str) -> str:
+        if not re.fullmatch(r"none|backbone|all_but_last\([1-9][0-9]*\)", value):
+            raise ValueError("expected none, backbone, or all_but_last(n) with a number n of blocks")
+        return value
+
+
+class TrainConfig(Section):
+    """Everything that decides one training, but for the data."""
+
+    features: tuple[str, ...] = ("mel",)
+    """Feature sets of the file, joined along bins in this order."""
+    task: TaskConfig
+    model: dict[str, Scalar]
+    """`architecture`, and hyperparameters named as in that architecture's signature."""
+    loss: LossConfig = LossConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    scheduler: SchedulerConfig = SchedulerConfig()
+    crop: CropConfig = CropConfig()
+    augment: AugmentConfig = AugmentConfig()
+    trainer: TrainerConfig = TrainerConfig()
+    transfer: TransferConfig = TransferConfig()
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    @field_validator("features", mode="before")
+    @classmethod
+    def _one_feature_is_a_list(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("features")
+    @classmethod
+    def _some_features_and_none_twice(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value or len(set(value)) != len(value):
+            raise ValueError("name at least one feature set, and none twice")
+        return value
+
+    @field_validator("model", mode="before")
+    @classmethod
+    def _hyperparameters_are_single_values(cls, value: object) -> object:
+        # Pydantic would report a list four times, as neither a str, an int, a float nor a bool.
+        for key, item in value.items() if isinstance(value, Mapping) else ():
+            if not (item is None or isinstance(item, str | int | float)):
+                raise ValueError(f"{key}: expected a single value, got {item!r}")
+        return value
+
+    @field_validator("model")
+    @classmethod
+    def _model_names_its_architecture(cls, value: dict[str, Scalar]) -> dict[str, Scalar]:
+        architecture = value.get("architecture")
+        if not (architecture and isinstance(architecture, str)):
+            raise ValueError("must name an `architecture`")
+        return value
+
+    @property
+    def architecture(self) -> str:
+        return str(self.model["architecture"])
+
+    @property
+    def hyperparameters(self) -> dict[str, Scalar]:
+        """The model's keyword arguments: everything in `model` but the architecture's name."""
+        return {key: value for key, value in self.model.items() if key != "architecture"}
+
+
+def load_train_config(path: str | Path) -> TrainConfig:
+    """Read one training configuration, such as a study's `best.yaml`."""
+    return parse_section(TrainConfig, load_yaml(path), source=str(path))
