@@ -13,7 +13,8 @@ from conftest import make_config, make_feature_file
 from fmasearch.config import SearchConfig
 from fmasearch.data import FileInfo, read_info
 from fmasearch.errors import DataError, SpaceError
-from fmasearch.preflight import _RandomTrial, check_study, count_parameters
+from fmasearch.models import count_parameters
+from fmasearch.preflight import _RandomTrial, check_study
 from fmasearch.space import Space
 
 TASK = "task: {classification: genre}\n"
@@ -33,7 +34,7 @@ def search(**values: Any) -> SearchConfig:
 
 def parameters_of(**model: Any) -> int:
     config = make_config(model=model)
-    return count_parameters(config, input_dim=8, num_frames=24, output_dim=4)
+    return count_parameters("cnn_gru", input_dim=8, num_frames=24, output_dim=4, **config.hyperparameters)
 
 
 def test_parameters_are_counted() -> None:
@@ -51,10 +52,9 @@ def test_parameters_are_counted_without_allocating_them() -> None:
 def test_the_plan_spans_the_smallest_and_the_largest_sample(info: FileInfo) -> None:
     plan = check_study(DEPTHS, search(), info, num_samples=20)
     sizes = [
-        count_parameters(DEPTHS.train_config({"model/num_conv_layers": n}, max_epochs=1, patience=None, seed=0),
-                         input_dim=8, num_frames=24, output_dim=4)
+        count_parameters("cnn_gru", input_dim=8, num_frames=24, output_dim=4, hidden_dim=8, num_conv_layers=n)
         for n in (1, 3)
-    ]  # fmt: skip
+    ]
     assert (plan.num_sampled, plan.min_parameters, plan.max_parameters) == (20, *sizes)
 
 
@@ -106,6 +106,77 @@ def test_an_unknown_feature_is_found_before_anything_starts(info: FileInfo) -> N
 def test_the_same_search_is_planned_alike(info: FileInfo) -> None:
     plans = [check_study(DEPTHS, search(seed=seed), info, num_samples=2) for seed in (3, 3)]
     assert plans[0] == plans[1]
+
+
+# Constraints
+
+
+def sizes_of_depths() -> list[int]:
+    return [parameters_of(hidden_dim=8, rnn_dim=16, num_layers=2, num_conv_layers=n) for n in (1, 2, 3)]
+
+
+def depths(constraint: str, known_good: str = "") -> Space:
+    return Space.parse(f"{DEPTHS.text}\nconstraints: {{parameters: '{constraint}'}}\n{known_good}", name="depths")
+
+
+def test_the_plan_counts_the_samples_that_a_ceiling_rejects(info: FileInfo) -> None:
+    one, two, three = sizes_of_depths()
+    assert one < two < three
+    plan = check_study(depths(f"<= {two}"), search(), info, num_samples=30)
+    assert (plan.min_parameters, plan.max_parameters, plan.num_random) == (one, two, 30)
+    assert 1 <= plan.num_rejected <= 29
+    words = f"{one:,} to {two:,} parameters (parameters <= {two:,} rejects {plan.num_rejected} of 30 samples)"
+    assert plan.sizes == words
+    assert check_study(DEPTHS, search(), info, num_samples=30).sizes == f"{one:,} to {three:,} parameters"
+
+
+def test_a_ceiling_that_no_sample_keeps_is_an_error_with_the_smallest(info: FileInfo) -> None:
+    one = sizes_of_depths()[0]
+    with pytest.raises(SpaceError) as error:
+        check_study(depths(f"< {one}"), search(), info, num_samples=3)
+    assert str(error.value) == (
+        f"depths: constraints: none of 1,000 samples keeps them: parameters < {one:,} must hold, got {one:,} at the "
+        "least. Raise the ceiling, or narrow the space"
+    )
+
+
+def test_a_ceiling_that_few_samples_keep_is_no_error(info: FileInfo) -> None:
+    text = DEPTHS.text.replace("{int: [1, 3]}", "{int: [1, 8]}").replace("hidden_dim: 8", "hidden_dim: {int: [2, 64]}")
+    space = Space.parse(f"{text}\nconstraints: {{parameters: '<= 1k'}}")
+    plan = check_study(space, search(seed=1), info, num_samples=2)
+    assert plan.num_random > plan.num_rejected >= 2
+    assert plan.max_parameters <= 1_000
+
+
+def test_known_good_points_above_the_ceiling_are_errors_or_left_out(info: FileInfo) -> None:
+    one, _, three = sizes_of_depths()
+    points = "known_good: {deep: {model/num_conv_layers: 3}, flat: {model/num_conv_layers: 1}}"
+    line = f"known_good.deep: parameters <= {one:,} must hold, got {three:,}"
+    with pytest.raises(SpaceError) as error:
+        check_study(depths(f"<= {one}", points), search(), info)
+    assert str(error.value) == f"depths: {line}"
+    plan = check_study(depths(f"<= {one}", points), search(), info, may_leave_out=True)
+    assert plan.left_out == (line,)
+    assert plan.max_parameters == one
+
+
+def test_a_known_good_point_may_leave_open_what_makes_it_fit(info: FileInfo) -> None:
+    # The default of num_conv_layers is 3; the point does not name it, and with 1 or 2 it fits.
+    two = sizes_of_depths()[1]
+    text = DEPTHS.text + "\noptimizer: {learning_rate: {float: [0.001, 0.1]}}"
+    space = Space.parse(
+        f"{text}\nconstraints: {{parameters: '<= {two}'}}\nknown_good: {{C1: {{optimizer/learning_rate: 0.01}}}}"
+    )
+    assert check_study(space, search(), info).left_out == ()
+
+
+def test_a_crop_makes_the_model_that_is_counted(tmp_path: Path) -> None:
+    info = read_info(make_feature_file(tmp_path / "long.h5", num_frames=64, num_bins=16))
+    text = TASK + "model: {architecture: ast, size: micro}\n"
+    whole = check_study(Space.parse(text), search(), info, num_samples=1)
+    cropped = check_study(Space.parse(text + "crop: {frames: 32}"), search(), info, num_samples=1)
+    # Patches of 16 frames every 10: 5 positions in 64 frames, 2 in 32. Each has its vector of 96.
+    assert whole.max_parameters - cropped.max_parameters == (5 - 2) * 96
 
 
 def test_random_values_stay_in_their_ranges_and_reach_both_ends() -> None:

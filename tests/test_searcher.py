@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import optuna
 import pytest
@@ -13,11 +13,15 @@ from optuna.trial import TrialState as OptunaState
 from ray import cloudpickle
 from ray.tune.search import Searcher
 
+from fmasearch import searcher as searcher_module
 from fmasearch.config import SearchConfig
+from fmasearch.errors import SpaceError
 from fmasearch.records import EpochResult, Params, TrialState
 from fmasearch.searcher import OptunaSearcher, close_trial, num_trials, open_study, outcome, state_of
-from fmasearch.space import Space
+from fmasearch.space import Constraint, Space, Violation
 from study_helpers import CONSTANTS, OBJECTIVE, SPACE
+
+Rejection: TypeAlias = Callable[[Params], Violation | None]
 
 KNOWN_GOOD = """
 known_good:
@@ -32,7 +36,7 @@ optimizer:
 """
 
 
-def make_searcher(folder: Path, text: str = SPACE, **search: Any) -> OptunaSearcher:
+def make_searcher(folder: Path, text: str = SPACE, *, reject: Rejection | None = None, **search: Any) -> OptunaSearcher:
     """A searcher on the study in `folder`; making it again is what a resumed study does."""
     settings = SearchConfig.model_validate({"num_trials": 5, "max_epochs": 9, **search})
     space = Space.parse(text)
@@ -47,6 +51,7 @@ def make_searcher(folder: Path, text: str = SPACE, **search: Any) -> OptunaSearc
         num_trials=num_trials(settings, space),
         max_total_epochs=settings.max_total_epochs,
         make_config=make_config,
+        reject=reject,
     )
 
 
@@ -213,3 +218,112 @@ def test_a_trial_that_is_closed_later_gets_the_epochs_optuna_missed(tmp_path: Pa
     trial = only_trial(tmp_path)
     assert (trial.state, trial.intermediate_values) == (OptunaState.PRUNED, {1: 0.1, 2: 0.3})
     assert state_of(trial) is TrialState.PRUNED
+
+
+# Constraints. In these tests, a model has 1,000 parameters with weight decay and 10 without.
+
+CEILING = Constraint("parameters", "<=", 100)
+
+
+def with_decay_is_too_large(params: Params) -> Violation | None:
+    size = 1_000 if params["optimizer/weight_decay"] else 10
+    return None if CEILING.holds(size) else Violation(CEILING, size)
+
+
+def everything_is_too_large(params: Params) -> Violation:
+    rate = params["optimizer/learning_rate"]
+    assert isinstance(rate, float)
+    return Violation(CEILING, 200 if rate < 1e-3 else 3_000)
+
+
+def test_a_rejected_sample_is_a_failed_trial_with_its_reason_and_nobody_trains_it(tmp_path: Path) -> None:
+    searcher = make_searcher(tmp_path, reject=with_decay_is_too_large, num_trials=8)
+    handed_out = [searcher.suggest(str(i)) for i in range(9)]
+    assert handed_out.pop() == Searcher.FINISHED  # eight were trained, the rejected ones do not count
+    assert all(config["params"]["optimizer/weight_decay"] == 0.0 for config in handed_out)
+    trials = searcher.study.trials
+    rejected = [trial for trial in trials if "rejected" in trial.user_attrs]
+    assert len(trials) == 8 + len(rejected) > 8
+    assert {trial.state for trial in rejected} == {OptunaState.FAIL}
+    assert rejected[0].user_attrs["rejected"] == "parameters <= 100 must hold, got 1,000"
+    assert {config["number"] for config in handed_out}.isdisjoint(trial.number for trial in rejected)
+
+
+def test_a_resumed_study_neither_counts_nor_repeats_what_was_rejected(tmp_path: Path) -> None:
+    first = make_searcher(tmp_path, reject=with_decay_is_too_large, num_trials=6)
+    for i in range(4):
+        train(first, str(i), [0.5])
+    known = len(first.study.trials)
+    assert known > 4
+    resumed = make_searcher(tmp_path, reject=with_decay_is_too_large, num_trials=6)
+    numbers = [train(resumed, str(i), [0.5])["number"] for i in range(2)]
+    assert min(numbers) >= known
+    assert resumed.suggest("more") == Searcher.FINISHED
+
+
+def test_a_trial_that_a_kill_left_unrejected_is_rejected_when_it_comes_back(tmp_path: Path) -> None:
+    searcher = make_searcher(tmp_path, SPACE + KNOWN_GOOD, num_trials=2)
+    assert searcher.suggest("a")["params"]["optimizer/weight_decay"] == 1e-3  # asked for, not yet told
+    resumed = make_searcher(tmp_path, SPACE + KNOWN_GOOD, reject=with_decay_is_too_large, num_trials=2)
+    handed_out = [resumed.suggest(i) for i in "xyz"]
+    assert [config["params"]["optimizer/weight_decay"] for config in handed_out[:2]] == [0.0, 0.0]
+    assert handed_out[2] == Searcher.FINISHED
+    assert only_trial(tmp_path).state is OptunaState.FAIL
+
+
+def test_rejected_points_of_a_grid_are_skipped_and_nothing_takes_their_place(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"sampler": {"name": "grid"}, "num_trials": 60, "reject": with_decay_is_too_large}
+    searcher = make_searcher(tmp_path, GRID, **settings)
+    first = train(searcher, "a", [0.5])
+    resumed = make_searcher(tmp_path, GRID, **settings)
+    rates = [
+        first["params"]["optimizer/learning_rate"],
+        train(resumed, "b", [0.5])["params"]["optimizer/learning_rate"],
+    ]
+    assert rates == [0.1, 0.01]
+    assert resumed.suggest("c") == Searcher.FINISHED
+    assert len(resumed.study.trials) == 6
+
+
+def test_a_known_good_point_is_filled_in_again_until_it_fits(tmp_path: Path) -> None:
+    def first_fill_is_too_large(params: Params) -> Violation | None:
+        seen.append(params)
+        return Violation(CEILING, 200) if len(seen) == 1 else None
+
+    seen: list[Params] = []
+    partial = "\nknown_good: {partial: {optimizer/learning_rate: 0.02}}"
+    searcher = make_searcher(tmp_path, SPACE + partial, reject=first_fill_is_too_large)
+    suggestion = searcher.suggest("a")
+    assert (suggestion["number"], suggestion["label"]) == (1, "partial")
+    assert suggestion["params"]["optimizer/learning_rate"] == 0.02
+
+
+def test_a_known_good_point_that_is_too_large_is_left_out(tmp_path: Path) -> None:
+    searcher = make_searcher(tmp_path, SPACE + KNOWN_GOOD, reject=with_decay_is_too_large)
+    assert searcher.suggest("a")["label"] == "partial"
+    assert only_trial(tmp_path).user_attrs["rejected"]
+
+
+def test_a_ceiling_that_nothing_keeps_ends_with_the_smallest_that_was_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(searcher_module, "MAX_REJECTIONS", 20)
+    searcher = make_searcher(tmp_path, reject=everything_is_too_large)
+    with pytest.raises(SpaceError) as error:
+        searcher.suggest("a")
+    assert str(error.value) == (
+        "space: constraints: parameters <= 100 must hold, but none of 20 samples in a row kept it; "
+        "the smallest had 200. Raise the ceiling, or narrow the space"
+    )
+    assert len(searcher.study.trials) == 20
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_looking_for_violations_does_not_change_what_is_sampled(tmp_path: Path, sampler: str) -> None:
+    def samples(folder: str, reject: Rejection | None) -> list[Any]:
+        (tmp_path / folder).mkdir()
+        settings = {"name": sampler, "num_startup_trials": 2}
+        searcher = make_searcher(tmp_path / folder, reject=reject, sampler=settings)
+        return [train(searcher, str(i), [0.1 * i])["params"] for i in range(4)]
+
+    assert samples("without", None) == samples("with", lambda params: None)

@@ -135,8 +135,8 @@ def test_the_architecture_must_be_named() -> None:
             "optimizer.learning_rate: input should be less than or equal to 1, got 5.0",
         ),
         (
-            "optimizer: {name: {choice: [adam, sgd]}}",
-            "optimizer.name: input should be 'adam' or 'adamw', got 'sgd'",
+            "optimizer: {name: {choice: [adam, lion]}}",
+            "optimizer.name: input should be 'adam', 'adamw' or 'sgd', got 'lion'",
         ),
         ("trainer: {batch_size: 0}", "trainer.batch_size: input should be greater than or equal to 1, got 0"),
     ],
@@ -236,6 +236,27 @@ def test_known_good_points_outside_the_space_are_errors(point: str, problem: str
     assert problems(text) == [f"known_good.C1: {problem}"]
 
 
+@pytest.mark.parametrize(
+    ("constraints", "problem"),
+    [
+        ("5e6", "constraints: expected a ceiling by quantity, such as {parameters: '<= 5e6'}, got 5000000.0"),
+        ("{paramters: '<= 5e6'}", "constraints.paramters: cannot be limited; did you mean 'parameters'?"),
+        ("{parameters: 5e6}", "constraints.parameters: expected a ceiling such as '<= 5e6' or '< 5M', got 5000000.0"),
+        ("{parameters: '>= 5'}", "constraints.parameters: expected a ceiling such as '<= 5e6' or '< 5M', got '>= 5'"),
+        (
+            "{parameters: '<= many'}",
+            "constraints.parameters: expected a number above 0, such as 5e6, 5_000_000 or 5M, got 'many'",
+        ),
+        (
+            "{parameters: '<= 0'}",
+            "constraints.parameters: expected a number above 0, such as 5e6, 5_000_000 or 5M, got '0'",
+        ),
+    ],
+)
+def test_constraints_that_are_no_ceilings_are_errors(constraints: str, problem: str) -> None:
+    assert problems(HEAD + MODEL + f"constraints: {constraints}") == [problem]
+
+
 def test_one_error_names_all_problems_once() -> None:
     text = "modle: {}\ntask: {}\n" + "model: {hidden_dim: {int: [9, 1]}}\noptimizer: {lr: {choice: [1, 2, 3]}}"
     assert problems(text) == [
@@ -243,5 +264,5 @@ def test_one_error_names_all_problems_once() -> None:
         "model.hidden_dim: low <= high must hold, got low=9, high=1",
         "task.classification: required, but absent",
         "model: must name an `architecture`",
-        "optimizer.lr: unknown key; known here: learning_rate, name, weight_decay",
+        "optimizer.lr: unknown key; known here: layer_decay, learning_rate, momentum, name, nesterov, weight_decay",
     ]

@@ -4,91 +4,150 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-import torch
-
-from fmasearch.config import SearchConfig, TrainConfig
+from fmasearch.config import SearchConfig
 from fmasearch.data import FileInfo
 from fmasearch.errors import ConfigError, SpaceError
-from fmasearch.models import build_model
+from fmasearch.models import count_parameters
 from fmasearch.records import Params, Scalar
-from fmasearch.space import Space
+from fmasearch.space import Constraint, Space, Violation
+
+MAX_SAMPLES = 1_000
+"""Before a constraint that no sample keeps is called impossible."""
+
+MAX_FILLS = 100
+"""Ways in which the keys that a known-good point leaves open are tried."""
 
 
 @dataclass(frozen=True, slots=True)
 class Preflight:
-    """What a study would cost, in parameters and epochs."""
+    """What a study would cost, in parameters and epochs. Sizes are of the models that keep the constraints."""
 
     num_sampled: int
+    """Models built, known-good points among them."""
     min_parameters: int
     max_parameters: int
     max_epochs_in_all: int
     """Trials times epochs: what would be trained if no trial were stopped."""
+    num_random: int = 0
+    num_rejected: int = 0
+    """So many of `num_random` samples break a constraint."""
+    left_out: tuple[str, ...] = ()
+    """Known-good points that break one, and how."""
+    constraints: tuple[Constraint, ...] = ()
+
+    @property
+    def sizes(self) -> str:
+        """How large the models are, in words; what share of samples the constraints turn down."""
+        words = f"{self.min_parameters:,} to {self.max_parameters:,} parameters"
+        if not self.constraints:
+            return words
+        limits = " and ".join(str(constraint) for constraint in self.constraints)
+        return f"{words} ({limits} rejects {self.num_rejected} of {self.num_random} samples)"
 
 
-def check_study(space: Space, search: SearchConfig, info: FileInfo, *, num_samples: int = 50) -> Preflight:
+def check_study(
+    space: Space, search: SearchConfig, info: FileInfo, *, num_samples: int = 50, may_leave_out: bool = False
+) -> Preflight:
     """Build the known-good points and `num_samples` random ones on the meta device.
 
+    Args:
+        may_leave_out: report known-good points that break a constraint, rather than to raise.
+
     Raises:
-        SpaceError: naming the space and the sampled values that cannot be built; or why it has no grid.
+        SpaceError: naming the space and the sampled values that cannot be built; or what breaks its constraints; or
+            why it has no grid.
     """
-    points: list[tuple[str, Params]] = [(f"known_good.{name}", p) for name, p in space.known_good.items()]
-    generator = random.Random(search.seed)
-    points += [("sample", space.sample(_RandomTrial(generator))) for _ in range(num_samples)]
-    sizes = [_num_parameters(space, where, params, info) for where, params in points]
-    grid = search.sampler.name == "grid"
-    trials = min(search.num_trials, len(space.grid())) if grid else search.num_trials
-    total = trials * search.max_epochs
+    grid = len(space.grid()) if search.sampler.name == "grid" else None
+    total = min(search.num_trials, grid or search.num_trials) * search.max_epochs
+    known_good = {name: _size_of_known_good(space, name, search.seed, info) for name in space.known_good}
+    left_out = tuple(f"known_good.{name}: {each}" for name, each in known_good.items() if isinstance(each, Violation))
+    if left_out and not may_leave_out:
+        raise SpaceError("\n".join(f"{space.name}: {line}" for line in left_out))
+    samples = _sample_sizes(space, search.seed, num_samples, info)
+    kept = [size for size in samples if space.violation({"parameters": size}) is None]
+    sizes = [size for size in known_good.values() if isinstance(size, int)] + kept
     return Preflight(
-        num_sampled=len(points),
+        num_sampled=len(known_good) + len(samples),
         min_parameters=min(sizes),
         max_parameters=max(sizes),
         max_epochs_in_all=min(total, search.max_total_epochs or total),
+        num_random=len(samples),
+        num_rejected=len(samples) - len(kept),
+        left_out=left_out,
+        constraints=space.constraints,
     )
 
 
-def count_parameters(config: TrainConfig, *, input_dim: int, num_frames: int, output_dim: int) -> int:
-    """Trainable parameters of a configuration's model; nothing is allocated."""
-    with torch.device("meta"):
-        model = build_model(
-            config.architecture,
-            input_dim=input_dim,
-            num_frames=num_frames,
-            output_dim=output_dim,
-            **config.hyperparameters,
+def _sample_sizes(space: Space, seed: int, num_samples: int, info: FileInfo) -> list[int]:
+    """Parameters of random samples; of more than asked for, where none of them keeps the constraints."""
+    generator = random.Random(seed)
+    sizes: list[int] = []
+    none_fits = bool(space.constraints) and num_samples > 0
+    while len(sizes) < num_samples or (none_fits and len(sizes) < MAX_SAMPLES):
+        sizes.append(_num_parameters(space, "sample", space.sample(_RandomTrial(generator)), info))
+        none_fits = none_fits and space.violation({"parameters": sizes[-1]}) is not None
+    if none_fits:
+        violation = space.violation({"parameters": min(sizes)})
+        raise SpaceError(
+            f"{space.name}: constraints: none of {len(sizes):,} samples keeps them: {violation} at the least. "
+            f"Raise the ceiling, or narrow the space"
         )
-    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return sizes
+
+
+def _size_of_known_good(space: Space, name: str, seed: int, info: FileInfo) -> int | Violation:
+    """Parameters of a known-good point, or what it breaks however the keys are filled in that it leaves open."""
+    point = space.known_good[name]
+    generator = random.Random(seed)
+    # The model's own defaults stand in for missing keys at first.
+    smallest = _num_parameters(space, f"known_good.{name}", point, info)
+    for _ in range(MAX_FILLS if space.constraints else 0):
+        if space.violation({"parameters": smallest}) is None:
+            break
+        filled = space.sample(_RandomTrial(generator, point))
+        if len(filled) == len(point):
+            break
+        smallest = min(smallest, _num_parameters(space, f"known_good.{name}", filled, info))
+    return space.violation({"parameters": smallest}) or smallest
 
 
 def _num_parameters(space: Space, where: str, params: Params, info: FileInfo) -> int:
-    # A known-good point may leave keys to the sampler; the model's own defaults stand in for them here.
     config = space.train_config(params, max_epochs=1, patience=None, seed=0)
     features = [info.feature(name) for name in config.features]
     try:
         return count_parameters(
-            config,
+            config.architecture,
             input_dim=sum(feature.shape[2] for feature in features),
-            num_frames=features[0].shape[1],
+            num_frames=config.crop.input_frames(features[0].shape[1]),
             output_dim=len(info.classes(config.task.classification)),
+            **config.hyperparameters,
         )
     except ConfigError as error:
         raise SpaceError(f"{space.name}: {where} {dict(params)}: {error}") from None
 
 
 class _RandomTrial:
-    """Draws values without Optuna, for a look at the space."""
+    """Draws values without Optuna, for a look at the space; those that are `fixed` it repeats."""
 
-    def __init__(self, generator: random.Random) -> None:
+    def __init__(self, generator: random.Random, fixed: Params | None = None) -> None:
         self._generator = generator
+        self._fixed: Mapping[str, Any] = fixed or {}
 
     def suggest_categorical(self, name: str, choices: Sequence[Scalar]) -> Scalar:
+        if name in self._fixed:
+            fixed: Scalar = self._fixed[name]
+            return fixed
         return self._generator.choice(list(choices))
 
     def suggest_float(
         self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
     ) -> float:
+        if name in self._fixed:
+            return float(self._fixed[name])
         if step is not None:
             return low + step * self._generator.randint(0, round((high - low) / step))
         if log:
@@ -96,6 +155,8 @@ class _RandomTrial:
         return self._generator.uniform(low, high)
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        if name in self._fixed:
+            return int(self._fixed[name])
         if log:  # half a unit beyond both ends, so that they too are drawn
             exponent = self._generator.uniform(math.log(low - 0.5), math.log(high + 0.5))
             return min(high, max(low, round(math.exp(exponent))))

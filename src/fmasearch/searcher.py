@@ -20,11 +20,21 @@ from optuna.trial import TrialState as OptunaState
 from ray.tune.search import Searcher
 
 from fmasearch.config import SearchConfig
+from fmasearch.errors import SpaceError
 from fmasearch.records import EpochResult, Objective, Params, TrialState
-from fmasearch.space import Space
+from fmasearch.space import Space, Violation
 
 # What Ray Tune schedules by, and what every result of a trial carries.
 EPOCH_KEY, OBJECTIVE_KEY, RESULT_KEY = "epoch", "best_objective", "result"
+
+REJECTED_KEY = "rejected"
+"""Attribute of an Optuna trial that was never trained: the constraint that it did not keep."""
+
+MAX_REJECTIONS = 1_000
+"""So many samples in a row, and the constraint leaves too little of the space to be searched."""
+
+MAX_FILLS = 100
+"""So often is a known-good point tried whose missing keys were sampled too large."""
 
 _OPTUNA_STATES = {
     TrialState.COMPLETED: OptunaState.COMPLETE,
@@ -63,8 +73,8 @@ def open_study(
     existing = study.get_trials(deepcopy=False)
     study.sampler = build_sampler(search, space, concurrency=concurrency, num_existing=len(existing))
     # First points are the first trials; a driver that was killed here left some of them out.
-    for label, params in _first_points(search, space)[len(existing) :]:
-        study.enqueue_trial(dict(params), user_attrs={"label": label} if label else None)
+    for attributes, params in _first_points(search, space)[len(existing) :]:
+        study.enqueue_trial(dict(params), user_attrs=attributes)
     return study
 
 
@@ -101,6 +111,7 @@ class OptunaSearcher(Searcher):
         max_total_epochs: no new trial once so many epochs are trained; None is no limit.
         num_epochs: epochs that earlier sessions trained.
         make_config: number, parameters and known-good label of a trial -> the configuration Ray hands its actor.
+        reject: what a sample's parameters break, if anything; it is then neither trained nor counted as a trial.
     """
 
     def __init__(
@@ -112,6 +123,7 @@ class OptunaSearcher(Searcher):
         make_config: Callable[[int, Params, str | None], dict[str, Any]],
         max_total_epochs: int | None = None,
         num_epochs: int = 0,
+        reject: Callable[[Params], Violation | None] | None = None,
     ) -> None:
         super().__init__(metric=OBJECTIVE_KEY, mode="max" if study.direction.name == "MAXIMIZE" else "min")
         self.study = study
@@ -120,25 +132,36 @@ class OptunaSearcher(Searcher):
         self.num_epochs = num_epochs
         self._max_total_epochs = max_total_epochs
         self._make_config = make_config
+        self._reject = reject
         self._trials: dict[str, Trial] = {}
         self._last_epoch: dict[str, int] = {}
         known = study.get_trials(deepcopy=False)
         self._interrupted = [t for t in known if t.state is OptunaState.RUNNING]
-        self._num_started = sum(t.state is not OptunaState.WAITING for t in known)
+        self._num_started = sum(_uses_up_a_trial(t) for t in known)
 
     def __getstate__(self) -> dict[str, Any]:
         """Ray pickles its searcher for a restore that we do not use: the study is in Optuna's storage."""
         return {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The next trial's configuration, or FINISHED."""
-        trial = self._next_trial()
-        if trial is None:
-            finished: str = Searcher.FINISHED
-            return finished
-        self._trials[trial_id] = trial
-        params = self.space.sample(trial)
-        return self._make_config(trial.number, params, trial.user_attrs.get("label"))
+        """The next trial's configuration, or FINISHED.
+
+        Raises:
+            SpaceError: if 1,000 samples in a row break a constraint of the space.
+        """
+        rejections: list[Violation] = []
+        while (trial := self._next_trial()) is not None:
+            params = self.space.sample(trial)
+            violation = self._reject(params) if self._reject else None
+            if violation is None:
+                self._trials[trial_id] = trial
+                return self._make_config(trial.number, params, trial.user_attrs.get("label"))
+            self._turn_down(trial, params, violation)
+            rejections.append(violation)
+            if len(rejections) >= MAX_REJECTIONS and not _is_listed(trial):
+                raise SpaceError(_too_narrow(self.space, rejections))
+        finished: str = Searcher.FINISHED
+        return finished
 
     def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
         self._report(trial_id, result)
@@ -169,6 +192,17 @@ class OptunaSearcher(Searcher):
         self._num_started += 1
         return self.study.ask()
 
+    def _turn_down(self, trial: Trial, params: Params, violation: Violation) -> None:
+        """A failed trial to Optuna, of which its samplers take no notice; for us, none at all."""
+        trial.set_user_attr(REJECTED_KEY, str(violation))
+        self.study.tell(trial, state=OptunaState.FAIL)
+        if not _is_listed(trial):
+            self._num_started -= 1
+        label, fills = trial.user_attrs.get("label"), trial.user_attrs.get("fills", 1)
+        point = self.space.known_good.get(label, params)
+        if len(point) < len(params) and fills < MAX_FILLS:  # what the point leaves open may yet fit
+            self.study.enqueue_trial(dict(point), user_attrs={"label": label, "fills": fills + 1})
+
     def _report(self, trial_id: str, result: Mapping[str, Any]) -> None:
         """The best objective so far, at its epoch: what ASHA compares is what the sampler learns from."""
         epoch = int(result[EPOCH_KEY])
@@ -197,7 +231,27 @@ def state_of(trial: FrozenTrial) -> TrialState:
     return words.get(trial.state, TrialState.RUNNING)
 
 
-def _first_points(search: SearchConfig, space: Space) -> Sequence[tuple[str | None, Params]]:
+def _first_points(search: SearchConfig, space: Space) -> Sequence[tuple[dict[str, Any], Params]]:
+    """Attributes and parameters of the trials that are decided before the sampler is asked."""
     if search.sampler.name == "grid":
-        return [(None, point) for point in space.grid()[: search.num_trials]]
-    return list(space.known_good.items())[: search.num_trials]
+        return [({"listed": True}, point) for point in space.grid()[: search.num_trials]]
+    return [({"label": label}, point) for label, point in space.known_good.items()][: search.num_trials]
+
+
+def _is_listed(trial: Trial | FrozenTrial) -> bool:
+    """Whether it is one of a fixed list of points, so that nothing takes its place if it is rejected."""
+    return bool(trial.user_attrs.get("listed"))
+
+
+def _uses_up_a_trial(trial: FrozenTrial) -> bool:
+    if REJECTED_KEY in trial.user_attrs:
+        return _is_listed(trial)
+    return trial.state is not OptunaState.WAITING
+
+
+def _too_narrow(space: Space, rejections: Sequence[Violation]) -> str:
+    smallest = min(rejections, key=lambda violation: violation.value)
+    return (
+        f"{space.name}: constraints: {smallest.constraint} must hold, but none of {len(rejections):,} samples in a row "
+        f"kept it; the smallest had {smallest.value:,.15g}. Raise the ceiling, or narrow the space"
+    )

@@ -40,11 +40,19 @@ Sets = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="SECTION/KEY=VALUE", help="Override a setting; may be repeated.", show_default=False),
 ]
+InitFrom = Annotated[
+    Path | None,
+    typer.Option(help="Start from the weights of this model file, as far as they match.", show_default=False),
+]
+Device = Annotated[str | None, typer.Option(help="cpu or cuda (default: cuda where there is one).")]
+Threads = Annotated[int | None, typer.Option(help="Torch threads on the CPU.", show_default=False)]
 
 
 @app.command()
 def tune(
-    space: Annotated[Path | None, typer.Argument(help="Search space, e.g. spaces/cnn_gru.yaml.")] = None,
+    space: Annotated[
+        Path | None, typer.Argument(help="Search space, e.g. spaces/cnn_gru.yaml, or a W&B sweep.")
+    ] = None,
     data: Annotated[Path | None, typer.Option("--data", "-d", help="Feature file (HDF5).", show_default=False)] = None,
     search: Annotated[
         Path | None,
@@ -67,6 +75,11 @@ def tune(
         str | None,
         typer.Option(help="Go on with the study of this name, as it was started.", show_default=False),
     ] = None,
+    init_from: InitFrom = None,
+    max_parameters: Annotated[
+        str | None,
+        typer.Option(help="Reject larger models before they are trained: 5e6, 5M.", show_default=False),
+    ] = None,
     runs: Runs = Path("runs"),
     results: Results = Path("results"),
     mlflow: Mlflow = None,
@@ -87,7 +100,8 @@ def tune(
         "resources/gpu": gpu,
         "seed": seed,
     }
-    studies.tune(space, data, search, [*_given(shortcuts), *(set_ or [])], folders)
+    overrides = [*_given(shortcuts), *(set_ or [])]
+    studies.tune(space, data, search, overrides, folders, init_from=init_from, max_parameters=max_parameters)
 
 
 @app.command("train")
@@ -96,8 +110,9 @@ def train_one(
     data: Data,
     set_: Sets = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Model file to write.")] = Path("model.pt"),
-    device: Annotated[str | None, typer.Option(help="cpu or cuda (default: cuda where there is one).")] = None,
-    threads: Annotated[int | None, typer.Option(help="Torch threads on the CPU.", show_default=False)] = None,
+    init_from: InitFrom = None,
+    device: Device = None,
+    threads: Threads = None,
     overfit_batch: Annotated[
         bool, typer.Option("--overfit-batch", help="Check that the model can memorise 16 tracks, then stop.")
     ] = False,
@@ -105,7 +120,22 @@ def train_one(
     """Train one configuration here, keep its best epoch."""
     from fmasearch.cli import training
 
-    training.train(config, data, set_ or [], out, device, threads, overfit_batch=overfit_batch)
+    training.train(config, data, set_ or [], out, device, threads, init_from=init_from, overfit_batch=overfit_batch)
+
+
+@app.command("overfit")
+def check_health(
+    files: Annotated[list[Path], typer.Argument(help="Spaces (their first known-good point) or configurations.")],
+    data: Data,
+    set_: Sets = None,
+    steps: Annotated[int, typer.Option(min=1, help="Most steps of a model.")] = 300,
+    device: Device = None,
+    threads: Threads = None,
+) -> None:
+    """Check that each architecture can memorise 16 tracks: one that cannot has a defect. Exit code 1 if any cannot."""
+    from fmasearch.cli import health
+
+    health.overfit(files, data, set_ or [], steps, device, threads)
 
 
 @app.command("test")
@@ -186,6 +216,17 @@ def spaces_check(
     from fmasearch.cli import inspecting
 
     inspecting.check_spaces(space, data)
+
+
+@spaces_app.command("convert")
+def spaces_convert(
+    sweep: Annotated[Path, typer.Argument(help="W&B sweep file.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Space file to write.", show_default=False)] = None,
+) -> None:
+    """Translate a W&B sweep into a space file, and say what could not be."""
+    from fmasearch.cli import sweeps
+
+    sweeps.convert(sweep, out)
 
 
 @data_app.command("info")

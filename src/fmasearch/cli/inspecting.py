@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from fmasearch.cli.sweeps import read_space
 from fmasearch.errors import SpaceError
 from fmasearch.space import Space
 
@@ -31,8 +32,8 @@ def list_spaces(folder: Path) -> None:
 
 def show_space(file: Path) -> None:
     """Distributions, constants and known-good points of one space."""
-    space = Space.load(file)
     console = Console()
+    space = read_space(file, console).space
     console.print(f"[bold]{space.name}[/]  {space.description.strip()}", highlight=False)
     table = Table(box=None)
     for heading in ("searched", "values", "when"):
@@ -41,6 +42,8 @@ def show_space(file: Path) -> None:
         conditions = " and ".join(str(c) for c in space.conditions.get(path, ()))
         table.add_row(path, str(distribution), conditions)
     console.print(table)
+    for constraint in space.constraints:
+        console.print(f"constraint: {constraint}", highlight=False)
     size = space.size()
     console.print(f"points: {size:,}" if size else "points: continuous", highlight=False)
     for name, point in space.known_good.items():
@@ -55,9 +58,10 @@ def check_spaces(files: Sequence[Path], data: Path | None) -> None:
     """Load every file; with data, build its models too."""
     console = Console()
     for file in files:
-        space = Space.load(file)
+        space = read_space(file, console).space
         if data is None:
-            console.print(f"[green]ok[/] {file}: {len(space.distributions)} searched keys", highlight=False)
+            limits = "".join(f", {constraint}" for constraint in space.constraints)
+            console.print(f"[green]ok[/] {file}: {len(space.distributions)} searched keys{limits}", highlight=False)
             continue
         from fmasearch.config import SearchConfig
         from fmasearch.data import read_info
@@ -65,9 +69,9 @@ def check_spaces(files: Sequence[Path], data: Path | None) -> None:
 
         sizes = check_study(space, SearchConfig(), read_info(data), num_samples=200)
         console.print(
-            f"[green]ok[/] {file}: {sizes.num_sampled} models build, {sizes.min_parameters:,} to "
-            f"{sizes.max_parameters:,} parameters",
+            f"[green]ok[/] {file}: {sizes.num_sampled} models build, {sizes.sizes}",
             highlight=False,
+            soft_wrap=True,
         )
 
 

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from fmasearch.cli.environment import program
 from fmasearch.cli.overrides import override
+from fmasearch.cli.sweeps import as_overrides, limited, print_notes, read_space
 from fmasearch.config import SearchConfig, load_search, parse_section
 from fmasearch.errors import ConfigError, StudyError
 from fmasearch.space import Space
@@ -48,24 +49,30 @@ def tune(
     overrides: Sequence[str],
     folders: Folders,
     *,
+    init_from: Path | None = None,
+    max_parameters: str | None = None,
     command: str | None = None,
 ) -> Path:
-    """Start a study; returns its results folder."""
+    """Start a study of a space or a W&B sweep; returns its results folder."""
     if space_file is None or data is None:
         raise ConfigError(
             "tune: expected a space and a feature file, as in `fmasearch tune spaces/cnn_gru.yaml --data fma.h5`"
         )
-    space = Space.load(space_file)
-    search_name, search = read_search(search_file, overrides)
+    console = Console()
+    space, search_name, search = read_files(space_file, search_file, overrides, console)
 
+    from fmasearch.cli.starting import check_space, print_start, start_space
     from fmasearch.data import DataSpec, read_info
     from fmasearch.preflight import check_study
     from fmasearch.study import StudyFolder, StudyPlan, new_study_name, save_plan
 
-    console = Console()
+    space = start_space(space, init_from)
+    if max_parameters is not None:
+        space = limited(space, max_parameters)
     features, task = space.inputs()
     spec = DataSpec.of(data, features=features, label=task.classification)
-    preflight = check_study(space, search, read_info(data))
+    preflight = check_study(space, search, read_info(data), may_leave_out=max_parameters is not None)
+    start = check_space(space, read_info(data), seed=search.seed)
     name = new_study_name(space.name, search_name, taken_in=(folders.runs, folders.results))
     plan = StudyPlan(
         name=name,
@@ -78,16 +85,18 @@ def tune(
     )
     save_plan(plan)
     console.print(
-        f"[bold]{name}[/]: models of {preflight.min_parameters:,} to {preflight.max_parameters:,} parameters, "
-        f"at most {preflight.max_epochs_in_all:,} epochs",
+        f"[bold]{name}[/]: models of {preflight.sizes}, at most {preflight.max_epochs_in_all:,} epochs",
         highlight=False,
         soft_wrap=True,
     )
+    print_notes(console, tuple(f"not tried: {line}" for line in preflight.left_out))
+    print_start(console, start)
     return run_study(plan, folders, console)
 
 
 def resume(name: str, folders: Folders) -> Path:
     """Go on with a study that was interrupted, at whatever stage."""
+    from fmasearch.cli.starting import model_file_of, open_model
     from fmasearch.data import DataSpec
     from fmasearch.study import load_plan
 
@@ -101,6 +110,8 @@ def resume(name: str, folders: Folders) -> Path:
             f"{plan.data.path}: has changed since the study began (sha256 {plan.data.sha256[:12]}, now "
             f"{now.sha256[:12]}); restore the file, or start a new study"
         )
+    if model_file := model_file_of(plan.space):
+        open_model(model_file, plan.data.features)  # every trial that is left starts from it
     return run_study(plan, folders, Console(), resumed=True)
 
 
@@ -138,6 +149,21 @@ def ui(folders: Folders, port: int) -> None:
     if server.poll() is None:
         server.send_signal(signal.SIGTERM)
         server.wait()
+
+
+def read_files(
+    space_file: Path, search_file: Path | None, overrides: Sequence[str], console: Console
+) -> tuple[Space, str, SearchConfig]:
+    """Space, name of the search and search. A sweep's own settings of the search give way to a search file."""
+    read = read_space(space_file, console)
+    if not read.is_sweep:
+        return read.space, *read_search(search_file, overrides)
+    of_sweep = as_overrides(read.search)
+    if search_file is not None:
+        print_notes(console, (f"not translated: {', '.join(of_sweep)}: {search_file} says how to search",))
+        return read.space, *read_search(search_file, overrides)
+    _, search = read_search(None, [*of_sweep, *overrides])
+    return read.space, "sweep", search
 
 
 def read_search(path: Path | None, overrides: Sequence[str]) -> tuple[str, SearchConfig]:

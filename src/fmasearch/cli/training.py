@@ -7,21 +7,22 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from fmasearch.cli import environment
+from fmasearch.cli.health import memorise, prepared_device
 from fmasearch.cli.overrides import override
+from fmasearch.cli.starting import check_config, print_start, start_config
 from fmasearch.config import TrainConfig, load_yaml, parse_section
-from fmasearch.data import Dataset, DataSpec, open_dataset, open_split, read_info
+from fmasearch.data import DataSpec, open_dataset, open_split, read_info
 from fmasearch.data.feature_file import SplitName, read_columns
-from fmasearch.errors import FmasearchError
+from fmasearch.errors import ConfigError
 from fmasearch.evaluate import judge, require_classes
 from fmasearch.model_file import SavedModel, load_model, save_model
 from fmasearch.records import TestReport
-from fmasearch.trainer import Trainer, overfit_batch
+from fmasearch.trainer import Trainer
 
 
 def train(
@@ -32,21 +33,25 @@ def train(
     device: str | None,
     threads: int | None,
     *,
-    overfit_batch: bool,
+    init_from: Path | None = None,
+    overfit_batch: bool = False,
 ) -> None:
     """Train and save the weights of the best validation epoch."""
     values = override(load_yaml(config_file), overrides)
-    config = parse_section(TrainConfig, values, source=str(config_file))
+    config = start_config(parse_section(TrainConfig, values, source=str(config_file)), init_from)
     spec = DataSpec.of(data, features=config.features, label=config.task.classification)
-    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if threads:
-        torch.set_num_threads(threads)
-    dataset = open_dataset(spec, device=place)
+    place = prepared_device(device, threads)
     console = Console()
     if overfit_batch:
-        _memorise(config, dataset, place, console)
+        memorise(config, open_dataset(spec, device=place), place, console)
         return
+    if config.transfer.init_from and out.resolve() == Path(config.transfer.init_from):
+        raise ConfigError(f"--out {out}: is the model that training starts from; write to another file")
+    print_start(console, check_config(config, read_info(data)))
+    dataset = open_dataset(spec, device=place)
     trainer = Trainer(config, dataset, device=place)
+    if trainer.origin and not config.transfer.init_from:
+        console.print(trainer.origin, highlight=False, soft_wrap=True, markup=False)
     objective = trainer.task.objective.metric
     for result in trainer.epochs():
         console.print(
@@ -61,7 +66,7 @@ def train(
         class_names=dataset.class_names,
         normalisers=dataset.normalisers,
         input_dim=dataset.input_dim,
-        num_frames=dataset.num_frames,
+        num_frames=trainer.num_frames,
         feature_settings={f: dict(read_info(data).feature(f).settings) for f in spec.features},
         data={"path": spec.path, "sha256": spec.sha256},
         versions=environment.describe(),
@@ -80,7 +85,7 @@ def test(model_file: Path, data: Path, split: str, *, as_json: bool) -> None:
     judged = open_split(spec, name, saved.normalisers)
     train_labels = read_columns(spec.path, "train", features=spec.features, label=spec.label).labels
     majority = statistics.mode(int(label) for label in train_labels if label >= 0)
-    report = judge(saved.build(), judged, saved.class_names, majority_class=majority)
+    report = judge(saved.build(), judged, saved.class_names, majority_class=majority, crop=saved.config.crop)
     if as_json:
         typer.echo(json.dumps(report.to_json(), indent=1))
     else:
@@ -108,26 +113,3 @@ def print_report(console: Console, report: TestReport) -> None:
         precision = f"{row.precision:.3f}" if row.predicted else "never predicted"
         classes.add_row(row.name, precision, f"{row.recall:.3f}", f"{row.f1:.3f}", str(row.support))
     console.print(classes)
-
-
-def _memorise(config: TrainConfig, dataset: Dataset, device: str, console: Console) -> None:
-    """Steps until 16 tracks are known by heart; a model that cannot do it has a defect."""
-    first = last = float("nan")
-    num_tracks = min(16, len(dataset.train))
-    for result in overfit_batch(config, dataset, num_tracks=num_tracks, device=device):
-        last = result.metrics["train_loss"]
-        first = last if result.epoch == 1 else first
-        if result.epoch == 1 or result.epoch % 20 == 0:
-            console.print(f"step {result.epoch:3d}  train_loss {last:.4f}", highlight=False)
-        if last < 0.05:
-            console.print(
-                f"[green]healthy[/]: {num_tracks} tracks memorised in {result.epoch} steps "
-                f"(loss {first:.3f} to {last:.3f})",
-                highlight=False,
-            )
-            return
-    raise FmasearchError(
-        f"the model could not memorise {num_tracks} tracks in 200 steps (loss {first:.3f} to {last:.3f}); "
-        f"likely causes: "
-        f"learning rate of the wrong order ({config.optimizer.learning_rate:g}), recurrent layers too deep, or a defect"
-    )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from fmasearch.errors import ConfigError, SpaceError
 from fmasearch.records import Params, Scalar
 from fmasearch.space.checks import check_known_good, check_values, with_values
 from fmasearch.space.conditions import Compares, Condition, IsOneOf, is_active
+from fmasearch.space.constraints import Constraint, Violation, first_violation, with_constraints
 from fmasearch.space.distributions import Choice, Distribution, FloatRange, IntRange, SuggestingTrial
 from fmasearch.space.reading import dotted, read_draft
 
@@ -23,12 +24,14 @@ __all__ = [
     "Choice",
     "Compares",
     "Condition",
+    "Constraint",
     "Distribution",
     "FloatRange",
     "IntRange",
     "IsOneOf",
     "Space",
     "SuggestingTrial",
+    "Violation",
 ]
 
 LARGEST_GRID = 100_000
@@ -50,6 +53,8 @@ class Space:
     """By path, for keys that are not always active: all must hold."""
     known_good: Mapping[str, Params]
     """Named points to try first, of sampled keys only; active keys they leave out are sampled."""
+    constraints: tuple[Constraint, ...] = ()
+    """Ceilings; a sample above one is rejected before it is trained."""
 
     @classmethod
     def load(cls, path: str | Path) -> Space:
@@ -84,7 +89,18 @@ class Space:
             distributions=draft.distributions,
             conditions=draft.conditions,
             known_good=known_good,
+            constraints=tuple(draft.constraints),
         )
+
+    def constrained(self, constraint: Constraint) -> Space:
+        """The same space with `constraint` added, or in the place of one on the same quantity; in `text`, too."""
+        others = tuple(each for each in self.constraints if each.quantity != constraint.quantity)
+        constraints = (*others, constraint)
+        return replace(self, text=with_constraints(self.text, constraints), constraints=constraints)
+
+    def violation(self, values: Mapping[str, float]) -> Violation | None:
+        """The first constraint that `values` (by quantity, as in `parameters`) do not keep, if any."""
+        return first_violation(self.constraints, values)
 
     def sample(self, trial: SuggestingTrial) -> dict[str, Scalar]:
         """Let `trial` suggest a value for every active key; returns the sampled values by path alone."""

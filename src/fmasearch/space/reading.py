@@ -12,6 +12,7 @@ from typing import Any
 from fmasearch.config import TrainConfig, did_you_mean
 from fmasearch.records import Params, Scalar
 from fmasearch.space.conditions import Condition, domain_of, read_condition, sampling_order
+from fmasearch.space.constraints import Constraint, read_constraint
 from fmasearch.space.distributions import Choice, Distribution, FloatRange, IntRange
 
 _SECTIONS = [name for name in TrainConfig.model_fields if name != "seed"]
@@ -30,6 +31,7 @@ class Draft:
     distributions: dict[str, Distribution] = field(default_factory=dict)
     conditions: dict[str, tuple[Condition, ...]] = field(default_factory=dict)
     known_good: dict[str, Params] = field(default_factory=dict)
+    constraints: list[Constraint] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
     refused: set[str] = field(default_factory=set)
     problems: list[str] = field(default_factory=list)
@@ -54,6 +56,8 @@ def read_draft(values: Mapping[str, Any]) -> Draft:
             draft.description = str(content or "").strip()
         elif name == "known_good":
             _read_known_good(draft, content)
+        elif name == "constraints":
+            _read_constraints(draft, content)
         elif name in _FIXED_SECTIONS:
             _read_fixed_section(draft, name, content)
         elif name in _SECTIONS:
@@ -74,7 +78,7 @@ def dotted(path: str) -> str:
 def _unknown_section(name: str) -> str:
     if name == "seed":
         return "seed: belongs to the search file; every trial derives its own from it"
-    return f"{name}: unknown section{did_you_mean(name, [*_SECTIONS, 'description', 'known_good'])}"
+    return f"{name}: unknown section{did_you_mean(name, [*_SECTIONS, 'description', 'known_good', 'constraints'])}"
 
 
 def _read_fixed_section(draft: Draft, name: str, content: Any) -> None:
@@ -174,6 +178,18 @@ def _read_known_good(draft: Draft, content: Any) -> None:
         else:
             expected = "expected values by path, such as {model/hidden_dim: 128}"
             draft.problems.append(f"known_good.{name}: {expected}, got {point!r}")
+
+
+def _read_constraints(draft: Draft, content: Any) -> None:
+    if content is not None and not isinstance(content, Mapping):
+        expected = "expected a ceiling by quantity, such as {parameters: '<= 5e6'}"
+        draft.problems.append(f"constraints: {expected}, got {content!r}")
+        return
+    for quantity, wanted in (content or {}).items():
+        try:
+            draft.constraints.append(read_constraint(str(quantity), wanted))
+        except ValueError as problem:
+            draft.problems.append(f"constraints.{quantity}: {problem}")
 
 
 def _read_when(draft: Draft, path: str, when: object) -> tuple[Condition, ...]:

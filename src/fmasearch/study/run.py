@@ -7,7 +7,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +18,9 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from fmasearch.config import derive_seed
-from fmasearch.data import prepare
+from fmasearch.data import prepare, read_info
+from fmasearch.errors import ConfigError
+from fmasearch.models import count_parameters
 from fmasearch.records import EpochResult, Objective, Params, TrialRecord, TrialStart, TrialState
 from fmasearch.searcher import (
     OBJECTIVE_KEY,
@@ -28,6 +30,7 @@ from fmasearch.searcher import (
     open_study,
     state_of,
 )
+from fmasearch.space import Violation
 from fmasearch.study.actor import TrialActor, TrialJob
 from fmasearch.study.callback import TrackerCallback
 from fmasearch.study.folder import StudyPlan
@@ -74,6 +77,7 @@ def run_search(plan: StudyPlan, objective: Objective, runtime: Runtime, tracker:
         max_total_epochs=plan.search.max_total_epochs,
         num_epochs=journal.num_epochs,
         make_config=make_config,
+        reject=_ceiling(plan),
     )
     scheduler = build_scheduler(plan.search, objective, journal)
     callback = TrackerCallback(tracker, plan.folder.errors, {t.start.name: t.epochs for t in journal.unfinished})
@@ -117,6 +121,31 @@ def search_start(plan: StudyPlan, number: int, params: Params, label: str | None
     return TrialStart(number, f"t{number:04d}", dict(params), config.model_dump(mode="json"), seed, label)
 
 
+def _ceiling(plan: StudyPlan) -> Callable[[Params], Violation | None] | None:
+    """What a sample breaks of the space's constraints, found out without training or memory; None without any."""
+    if not plan.space.constraints:
+        return None
+    info = read_info(plan.data.path)
+    shapes = [info.feature(name).shape for name in plan.data.features]
+    num_classes = len(info.classes(plan.data.label))
+
+    def violation(params: Params) -> Violation | None:
+        config = plan.space.train_config(params, max_epochs=1, patience=None, seed=0)
+        try:
+            parameters = count_parameters(
+                config.architecture,
+                input_dim=sum(num_bins for _, _, num_bins in shapes),
+                num_frames=config.crop.input_frames(shapes[0][1]),
+                output_dim=num_classes,
+                **config.hyperparameters,
+            )
+        except ConfigError:  # no such model: the trial fails with this very error, and the study goes on
+            return None
+        return plan.space.violation({"parameters": parameters})
+
+    return violation
+
+
 def _fit(
     searcher: Searcher,
     scheduler: TrialScheduler,
@@ -150,16 +179,19 @@ def _fit(
             checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
         ),
     )
+    in_main_thread = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGINT)
-    with _quiet():
-        tuner.fit()
-    shutil.rmtree(plan.folder.ray, ignore_errors=True)
-    if threading.current_thread() is not threading.main_thread():
-        return False
-    # Ray catches Ctrl-C while it tunes. It puts the handler back when one came, but not when none did.
-    interrupted = signal.getsignal(signal.SIGINT) is handler
-    signal.signal(signal.SIGINT, handler)
-    return interrupted
+    interrupted = False
+    try:
+        with _quiet():
+            tuner.fit()
+        # Ray catches Ctrl-C while it tunes. It puts the handler back when one came, but not when none did.
+        interrupted = signal.getsignal(signal.SIGINT) is handler
+    finally:
+        if in_main_thread:
+            signal.signal(signal.SIGINT, handler)
+        shutil.rmtree(plan.folder.ray, ignore_errors=True)
+    return interrupted and in_main_thread
 
 
 def _trial_name(trial: Any) -> str:

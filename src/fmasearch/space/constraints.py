@@ -1,0 +1,108 @@
+"""Constraints: ceilings that a sampled configuration must keep, such as `parameters: "<= 5e6"`.
+
+A space only reads and words them; whoever can build a model counts, and rejects what is too large.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from fmasearch.config import did_you_mean
+
+QUANTITIES = {"parameters": "parameters of the model, frozen ones included"}
+"""What can be limited, and what it counts."""
+
+_SUFFIXES = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """`parameters: "<= 5e6"`; `sign` is `<=` or `<`."""
+
+    quantity: str
+    sign: str
+    bound: float
+
+    def __str__(self) -> str:
+        return f"{self.quantity} {self.sign} {self.bound:,.15g}"
+
+    @property
+    def text(self) -> str:
+        """The ceiling as a space file has it: `<= 5_000_000`."""
+        return f"{self.sign} {self.bound:_.0f}" if self.bound == round(self.bound) else f"{self.sign} {self.bound!r}"
+
+    def holds(self, value: float) -> bool:
+        return value < self.bound if self.sign == "<" else value <= self.bound
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A constraint that does not hold, and the value that breaks it."""
+
+    constraint: Constraint
+    value: float
+
+    def __str__(self) -> str:
+        return f"{self.constraint} must hold, got {self.value:,.15g}"
+
+
+def first_violation(constraints: Iterable[Constraint], values: Mapping[str, float]) -> Violation | None:
+    """The first constraint that `values`, by quantity, do not keep; None if they keep all."""
+    broken = (c for c in constraints if not c.holds(values[c.quantity]))
+    return next((Violation(constraint, values[constraint.quantity]) for constraint in broken), None)
+
+
+def read_constraint(quantity: str, wanted: object) -> Constraint:
+    """Read one entry of `constraints:`.
+
+    Raises:
+        ValueError: if nothing of that name can be limited, or `wanted` is no ceiling.
+    """
+    if quantity not in QUANTITIES:
+        raise ValueError(f"cannot be limited{did_you_mean(quantity, list(QUANTITIES))}")
+    match = re.fullmatch(r"\s*(<=|<)\s*(\S+)\s*", wanted) if isinstance(wanted, str) else None
+    if match is None:
+        raise ValueError(f"expected a ceiling such as '<= 5e6' or '< 5M', got {wanted!r}")
+    return Constraint(quantity, match[1], read_number(match[2]))
+
+
+def read_number(text: str) -> float:
+    """A positive number as people write large ones: 5000000, 5_000_000, 5e6, 5M; suffixes k, M, G.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    match = re.fullmatch(r"([0-9][0-9_]*(?:\.[0-9]+)?(?:e\+?[0-9]+)?)([kmg]?)", text.strip().lower())
+    number = float(match[1]) * _SUFFIXES[match[2]] if match else 0.0
+    if not 0 < number < math.inf:
+        raise ValueError(f"expected a number above 0, such as 5e6, 5_000_000 or 5M, got {text!r}")
+    return number
+
+
+def with_constraints(text: str, constraints: Iterable[Constraint]) -> str:
+    """The YAML of a space with its `constraints:` replaced, or added at the end; the rest stays as it is."""
+    line = "constraints: {" + ", ".join(f'{c.quantity}: "{c.text}"' for c in constraints) + "}"
+    root: Any = yaml.compose(text, Loader=yaml.SafeLoader)
+    for key, value in root.value:
+        if key.value == "constraints":
+            return text[: key.start_mark.index] + line + text[_content_end(value) :]
+    if root.flow_style:
+        inside = root.start_mark.index + 1
+        return f"{text[:inside]}{line}, {text[inside:]}"
+    end = root.end_mark.index
+    newline = "\n" if text[:end].endswith("\n") else "\n\n"
+    return f"{text[:end]}{newline}{line}\n{text[end:]}"
+
+
+def _content_end(node: Any) -> int:
+    """Where a node's own text ends; a block ends only where the next one begins, comments included."""
+    if isinstance(node, yaml.MappingNode) and not node.flow_style and node.value:
+        return _content_end(node.value[-1][1])
+    end: int = node.end_mark.index
+    return end
