@@ -14,8 +14,9 @@ from fmasearch.config import SearchConfig
 from fmasearch.data import FileInfo, read_info
 from fmasearch.errors import DataError, SpaceError
 from fmasearch.models import count_parameters
-from fmasearch.preflight import _RandomTrial, check_study
+from fmasearch.preflight import check_study
 from fmasearch.space import Space
+from fmasearch.space.points import PointTrial
 
 TASK = "task: {classification: genre}\n"
 DEPTHS = Space.parse(
@@ -180,7 +181,7 @@ def test_a_crop_makes_the_model_that_is_counted(tmp_path: Path) -> None:
 
 
 def test_random_values_stay_in_their_ranges_and_reach_both_ends() -> None:
-    trial = _RandomTrial(random.Random(0))
+    trial = PointTrial({}, random.Random(0))
     whole = Counter(trial.suggest_int("a", 3, 6) for _ in range(200))
     assert set(whole) == {3, 4, 5, 6}
     stepped = Counter(trial.suggest_int("b", 10, 40, step=10) for _ in range(200))

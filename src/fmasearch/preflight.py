@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import random
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from fmasearch.config import SearchConfig
-from fmasearch.data import FileInfo
+from fmasearch.data import FileInfo, model_shape
 from fmasearch.errors import ConfigError, SpaceError
 from fmasearch.models import count_parameters
-from fmasearch.records import Params, Scalar
+from fmasearch.records import Params
 from fmasearch.space import Constraint, Space, Violation
+from fmasearch.space.points import PointTrial
 
 MAX_SAMPLES = 1_000
 """Before a constraint that no sample keeps is called impossible."""
@@ -88,7 +86,7 @@ def _sample_sizes(space: Space, seed: int, num_samples: int, info: FileInfo) -> 
     sizes: list[int] = []
     none_fits = bool(space.constraints) and num_samples > 0
     while len(sizes) < num_samples or (none_fits and len(sizes) < MAX_SAMPLES):
-        sizes.append(_num_parameters(space, "sample", space.sample(_RandomTrial(generator)), info))
+        sizes.append(_num_parameters(space, "sample", space.sample(PointTrial({}, generator)), info))
         none_fits = none_fits and space.violation({"parameters": sizes[-1]}) is not None
     if none_fits:
         violation = space.violation({"parameters": min(sizes)})
@@ -108,7 +106,7 @@ def _size_of_known_good(space: Space, name: str, seed: int, info: FileInfo) -> i
     for _ in range(MAX_FILLS if space.constraints else 0):
         if space.violation({"parameters": smallest}) is None:
             break
-        filled = space.sample(_RandomTrial(generator, point))
+        filled = space.sample(PointTrial(point, generator))
         if len(filled) == len(point):
             break
         smallest = min(smallest, _num_parameters(space, f"known_good.{name}", filled, info))
@@ -117,47 +115,7 @@ def _size_of_known_good(space: Space, name: str, seed: int, info: FileInfo) -> i
 
 def _num_parameters(space: Space, where: str, params: Params, info: FileInfo) -> int:
     config = space.train_config(params, max_epochs=1, patience=None, seed=0)
-    features = [info.feature(name) for name in config.features]
     try:
-        return count_parameters(
-            config.architecture,
-            input_dim=sum(feature.shape[2] for feature in features),
-            num_frames=config.crop.input_frames(features[0].shape[1]),
-            output_dim=len(info.classes(config.task.classification)),
-            **config.hyperparameters,
-        )
+        return count_parameters(config.architecture, **model_shape(info, config), **config.hyperparameters)
     except ConfigError as error:
         raise SpaceError(f"{space.name}: {where} {dict(params)}: {error}") from None
-
-
-class _RandomTrial:
-    """Draws values without Optuna, for a look at the space; those that are `fixed` it repeats."""
-
-    def __init__(self, generator: random.Random, fixed: Params | None = None) -> None:
-        self._generator = generator
-        self._fixed: Mapping[str, Any] = fixed or {}
-
-    def suggest_categorical(self, name: str, choices: Sequence[Scalar]) -> Scalar:
-        if name in self._fixed:
-            fixed: Scalar = self._fixed[name]
-            return fixed
-        return self._generator.choice(list(choices))
-
-    def suggest_float(
-        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
-    ) -> float:
-        if name in self._fixed:
-            return float(self._fixed[name])
-        if step is not None:
-            return low + step * self._generator.randint(0, round((high - low) / step))
-        if log:
-            return float(min(high, max(low, low * (high / low) ** self._generator.random())))
-        return self._generator.uniform(low, high)
-
-    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
-        if name in self._fixed:
-            return int(self._fixed[name])
-        if log:  # half a unit beyond both ends, so that they too are drawn
-            exponent = self._generator.uniform(math.log(low - 0.5), math.log(high + 0.5))
-            return min(high, max(low, round(math.exp(exponent))))
-        return self._generator.randrange(low, high + 1, step)

@@ -17,12 +17,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from fmasearch.cli.overrides import override
-from fmasearch.cli.points import first_point
 from fmasearch.cli.sweeps import read_space
 from fmasearch.config import TrainConfig, load_yaml, parse_section
 from fmasearch.data import Dataset, DataSpec, open_dataset
 from fmasearch.errors import DivergedError, FmasearchError
 from fmasearch.models import count_parameters
+from fmasearch.space.points import first_point
 from fmasearch.trainer import overfit_batch
 
 NUM_TRACKS = 16

@@ -13,14 +13,14 @@ import yaml
 from rich.console import Console
 from rich.markup import escape
 
-from fmasearch.cli.points import some_points
 from fmasearch.config import TrainConfig
-from fmasearch.data import FileInfo
+from fmasearch.data import FileInfo, model_shape
 from fmasearch.errors import ConfigError, ModelError, SpaceError
 from fmasearch.model_file import SavedModel, load_model
-from fmasearch.models import ClipModel, build_model
+from fmasearch.models import ClipModel, build_model, count_parameters
 from fmasearch.models.transfer import Transferred, freeze, load_matching
 from fmasearch.space import Space
+from fmasearch.space.points import some_points
 
 NUM_SAMPLES = 10
 """Random points of a space that must take the weights, besides the known-good ones."""
@@ -88,7 +88,8 @@ def check_space(space: Space, info: FileInfo, *, seed: int) -> Start | None:
     for name, params in some_points(space, num_random=NUM_SAMPLES, seed=seed):
         config = space.train_config(params, max_epochs=1, patience=None, seed=0)
         try:
-            if not space.violation({"parameters": _num_parameters(config, info)}):  # or it would not be trained
+            size = count_parameters(config.architecture, **model_shape(info, config), **config.hyperparameters)
+            if not space.violation({"parameters": size}):  # or it would not be trained
                 starts.append(_start(config, saved, info))
         except ConfigError as error:
             raise SpaceError(f"{space.name}: {name}: {path}: {error}") from None
@@ -135,15 +136,8 @@ def _start(config: TrainConfig, saved: SavedModel, info: FileInfo) -> Start:
 
 
 def _model_without_memory(config: TrainConfig, info: FileInfo) -> ClipModel:
-    features = [info.feature(name) for name in config.features]
     with torch.device("meta"):
-        return build_model(
-            config.architecture,
-            input_dim=sum(feature.shape[2] for feature in features),
-            num_frames=config.crop.input_frames(features[0].shape[1]),
-            output_dim=len(info.classes(config.task.classification)),
-            **config.hyperparameters,
-        )
+        return build_model(config.architecture, **model_shape(info, config), **config.hyperparameters)
 
 
 def _notes(start: Start) -> Iterator[str]:
@@ -158,10 +152,6 @@ def _notes(start: Start) -> Iterator[str]:
         if differing:
             values = ", ".join(f"{key} {there[key]} there, {here[key]} here" for key in differing)
             yield f"{feature} was made in another way for the model: {values}"
-
-
-def _num_parameters(config: TrainConfig, info: FileInfo) -> int:
-    return sum(parameter.numel() for parameter in _model_without_memory(config, info).parameters())
 
 
 def _differences(here: TrainConfig, there: TrainConfig) -> str:

@@ -11,6 +11,7 @@ from fmasearch.data.feature_file import (
     read_info,
     write_feature_file,
 )
+from fmasearch.data.shapes import model_shape
 from fmasearch.data.splits import Batch, Dataset, Normaliser, Split, merge_splits
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "Split",
     "content_hash",
     "merge_splits",
+    "model_shape",
     "open_dataset",
     "open_split",
     "prepare",

@@ -18,7 +18,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from fmasearch.config import derive_seed
-from fmasearch.data import prepare, read_info
+from fmasearch.data import model_shape, prepare, read_info
 from fmasearch.errors import ConfigError
 from fmasearch.models import count_parameters
 from fmasearch.records import EpochResult, Objective, Params, TrialRecord, TrialStart, TrialState
@@ -126,19 +126,11 @@ def _ceiling(plan: StudyPlan) -> Callable[[Params], Violation | None] | None:
     if not plan.space.constraints:
         return None
     info = read_info(plan.data.path)
-    shapes = [info.feature(name).shape for name in plan.data.features]
-    num_classes = len(info.classes(plan.data.label))
 
     def violation(params: Params) -> Violation | None:
         config = plan.space.train_config(params, max_epochs=1, patience=None, seed=0)
         try:
-            parameters = count_parameters(
-                config.architecture,
-                input_dim=sum(num_bins for _, _, num_bins in shapes),
-                num_frames=config.crop.input_frames(shapes[0][1]),
-                output_dim=num_classes,
-                **config.hyperparameters,
-            )
+            parameters = count_parameters(config.architecture, **model_shape(info, config), **config.hyperparameters)
         except ConfigError:  # no such model: the trial fails with this very error, and the study goes on
             return None
         return plan.space.violation({"parameters": parameters})
