@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from conftest import CLASSES, make_config, make_feature_file
 from fmasearch.cli.starting import (
     Start,
     check_config,
+    check_pretrained,
     check_space,
     model_file_of,
     print_start,
@@ -207,3 +210,34 @@ def test_a_head_of_other_classes_is_pointed_out(tmp_path: Path, info: FileInfo) 
 def test_features_made_in_another_way_are_pointed_out(model_file: Path, info: FileInfo) -> None:
     text = printed(check_config(started_config(model_file), info))
     assert "note: mel was made in another way for the model: sample_rate 22050 there, 16000 here\n" in text
+
+
+# --- pretrained weights ----------------------------------------------------------------------------------------------
+
+AST = TASK + "model: {architecture: ast, size: micro, pretrained: %s}\n"
+
+
+def test_pretrained_weights_are_loaded_once_before_the_study(tmp_path: Path, info: FileInfo) -> None:
+    path = tmp_path / "other.pt"
+    torch.save({}, path)
+    with pytest.raises(SpaceError, match=r"small: first values: model\.pretrained: .*other\.pt: expected a distilled"):
+        check_pretrained(Space.parse(AST % json.dumps(str(path)), name="small"), info)
+    with pytest.raises(SpaceError, match=r"absent\.pt: no such file"):
+        check_pretrained(Space.parse(AST % "absent.pt", name="small"), info)
+
+
+def test_a_model_that_starts_untrained_says_so(info: FileInfo, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(repository: str) -> NoReturn:
+        raise OSError(f"no route to {repository}")
+
+    # The package's attribute `ast` is the architecture, which has its module's name.
+    monkeypatch.setattr(sys.modules["fmasearch.models.ast"], "read_hub", unreachable)
+    space = Space.parse(AST.replace("micro", "{choice: [tiny, small]}") % "true", name="small")
+    sentences = check_pretrained(space, info)
+    assert len(sentences) == 2  # the sizes have weights of their own
+    assert all(sentence.startswith("the model starts untrained") for sentence in sentences)
+
+
+def test_a_space_without_pretrained_weights_loads_nothing(info: FileInfo) -> None:
+    assert check_pretrained(Space.parse(AST % "false", name="small"), info) == []
+    assert check_pretrained(Space.parse(TASK + MODEL, name="small"), info) == []

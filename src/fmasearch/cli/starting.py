@@ -17,8 +17,9 @@ from fmasearch.config import TrainConfig
 from fmasearch.data import FileInfo, model_shape
 from fmasearch.errors import ConfigError, ModelError, SpaceError
 from fmasearch.model_file import SavedModel, load_model
-from fmasearch.models import ClipModel, build_model, count_parameters
+from fmasearch.models import ClipModel, build_model, count_parameters, load_pretrained
 from fmasearch.models.transfer import Transferred, freeze, load_matching
+from fmasearch.records import Scalar
 from fmasearch.space import Space
 from fmasearch.space.points import some_points
 
@@ -94,6 +95,29 @@ def check_space(space: Space, info: FileInfo, *, seed: int) -> Start | None:
         except ConfigError as error:
             raise SpaceError(f"{space.name}: {name}: {path}: {error}") from None
     return starts[0] if starts else None
+
+
+def check_pretrained(space: Space, info: FileInfo) -> list[str]:
+    """Load the pretrained weights that the first point, known-good points or some random ones name, each once.
+
+    Returns:
+        A sentence for each on what was loaded, or why the model starts untrained.
+
+    Raises:
+        SpaceError: naming the space and the point whose file of weights is absent or does not fit.
+    """
+    sentences: dict[tuple[Scalar, ...], str] = {}
+    for name, params in some_points(space, num_random=NUM_SAMPLES, seed=0):
+        config = space.train_config(params, max_epochs=1, patience=None, seed=0)
+        source = tuple(config.hyperparameters.get(key) for key in ("pretrained", "size"))
+        if not source[0] or source in sentences:
+            continue
+        try:
+            model = build_model(config.architecture, **model_shape(info, config), **config.hyperparameters)
+            sentences[source] = load_pretrained(model) or ""
+        except ConfigError as error:
+            raise SpaceError(f"{space.name}: {name}: {error}") from None
+    return [sentence for sentence in sentences.values() if sentence]
 
 
 def open_model(path: str, features: tuple[str, ...]) -> SavedModel:

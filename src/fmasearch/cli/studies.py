@@ -61,7 +61,7 @@ def tune(
     console = Console()
     space, search_name, search = read_files(space_file, search_file, overrides, console)
 
-    from fmasearch.cli.starting import check_space, print_start, start_space
+    from fmasearch.cli.starting import check_pretrained, check_space, print_start, start_space
     from fmasearch.data import DataSpec, read_info
     from fmasearch.preflight import check_study
     from fmasearch.study import StudyFolder, StudyPlan, new_study_name, save_plan
@@ -73,6 +73,7 @@ def tune(
     spec = DataSpec.of(data, features=features, label=task.classification)
     preflight = check_study(space, search, read_info(data), may_leave_out=max_parameters is not None)
     start = check_space(space, read_info(data), seed=search.seed)
+    pretrained = check_pretrained(space, read_info(data))
     name = new_study_name(space.name, search_name, taken_in=(folders.runs, folders.results))
     plan = StudyPlan(
         name=name,
@@ -91,6 +92,7 @@ def tune(
     )
     print_notes(console, tuple(f"not tried: {line}" for line in preflight.left_out))
     print_start(console, start)
+    print_notes(console, tuple(pretrained))
     return run_study(plan, folders, console)
 
 

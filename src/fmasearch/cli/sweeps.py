@@ -75,7 +75,7 @@ def as_overrides(search: Mapping[str, Scalar]) -> list[str]:
 def print_notes(console: Console, notes: tuple[str, ...]) -> None:
     """One line each; what was lost stands out."""
     for note in notes:
-        style = "yellow" if note.startswith("not translated") else "dim"
+        style = "yellow" if note.startswith(("not translated", "the model starts untrained")) else "dim"
         console.print(note, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
