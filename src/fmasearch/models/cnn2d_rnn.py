@@ -3,15 +3,14 @@
 Report C's best family on its test split (UAB XNAP 2025, Apache-2.0; written anew). There the last convolution's 32
 bins all go into the RNN, 4 * base_channels * 32 inputs, which puts most of the weights there (0.79 M of 0.91 M at a
 base of 32); `pool_bins` averages them to a few first, and at 32 it is the report's shape.
-
-Axes: B batch, T frames, F feature bins, D pooled.
 """
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import nn
 
 from fmasearch.models.clip_model import ClipModel, mlp_head
+from fmasearch.models.cnn_rnn import CnnRnn
 from fmasearch.models.convolution2d import ConvStack2d
 from fmasearch.models.hyperparameters import Count, Depth, DropoutRate, KernelSize
 from fmasearch.models.pooling import Pooling
@@ -46,7 +45,7 @@ def cnn2d_gru(
         dropout=dropout,
     )
     rnn = PooledRnn(nn.GRU, convs.output_dim, rnn_dim, num_layers, rnn_dropout, pooling, bidirectional=True)
-    return ClipModel(Cnn2dRnn(convs, rnn), mlp_head(rnn.output_dim, rnn_dim, output_dim, dropout))
+    return ClipModel(CnnRnn(convs, rnn), mlp_head(rnn.output_dim, rnn_dim, output_dim, dropout))
 
 
 def cnn2d_lstm(
@@ -77,21 +76,4 @@ def cnn2d_lstm(
         dropout=dropout,
     )
     rnn = PooledRnn(nn.LSTM, convs.output_dim, rnn_dim, num_layers, rnn_dropout, pooling, bidirectional=True)
-    return ClipModel(Cnn2dRnn(convs, rnn), mlp_head(rnn.output_dim, rnn_dim, output_dim, dropout))
-
-
-class Cnn2dRnn(nn.Module):
-    """Backbone: 2-D convolutions and a pooled RNN."""
-
-    def __init__(self, convs: ConvStack2d, rnn: PooledRnn) -> None:
-        super().__init__()
-        self.convs = convs
-        self.rnn = rnn
-
-    def forward(self, x_BTF: Tensor, lengths_B: Tensor) -> Tensor:
-        """Returns (B, D)."""
-        pooled_BD: Tensor = self.rnn(*self.convs(x_BTF, lengths_B))
-        return pooled_BD
-
-    def blocks(self) -> tuple[nn.Module, ...]:
-        return (*self.convs.blocks, self.rnn)
+    return ClipModel(CnnRnn(convs, rnn), mlp_head(rnn.output_dim, rnn_dim, output_dim, dropout))

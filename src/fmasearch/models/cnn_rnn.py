@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fmasearch.models.clip_model import ClipModel, mlp_head, padding_mask, trim
+from fmasearch.models.convolution2d import ConvStack2d
 from fmasearch.models.hyperparameters import Count, Depth, DropoutRate, KernelSize
 from fmasearch.models.pooling import Pooling
 from fmasearch.models.recurrent import PooledRnn
@@ -88,9 +89,9 @@ def cnn_bilstm(
 
 
 class CnnRnn(nn.Module):
-    """Backbone: convolutions and a pooled RNN."""
+    """Backbone: convolutions over time, or over time and bins, and a pooled RNN."""
 
-    def __init__(self, convs: ConvStack, rnn: PooledRnn) -> None:
+    def __init__(self, convs: ConvStack | ConvStack2d, rnn: PooledRnn) -> None:
         super().__init__()
         self.convs = convs
         self.rnn = rnn
