@@ -229,6 +229,17 @@ def spaces_convert(
     sweeps.convert(sweep, out)
 
 
+@spaces_app.command("keys")
+def spaces_keys(
+    name: Annotated[str | None, typer.Argument(help="A section (optimizer) or an architecture (ast).")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Explain the keys that a space may set: values, default, meaning."""
+    from fmasearch.cli import keys
+
+    keys.print_keys(name, as_json=json)
+
+
 @data_app.command("info")
 def data_info(
     file: Annotated[Path, typer.Argument(help="Feature file.")],

@@ -19,9 +19,9 @@ S = TypeVar("S", bound="Section")
 
 
 class Section(BaseModel):
-    """A frozen block of settings; unknown keys are errors."""
+    """A frozen block of settings; unknown keys are errors. A field's docstring is what `spaces keys` shows."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 def parse_section(section: type[S], values: Mapping[str, Any], *, source: str) -> S:

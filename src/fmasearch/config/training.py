@@ -35,12 +35,16 @@ class LossConfig(Section):
 
 
 class OptimizerConfig(Section):
+    """Which rule moves the weights."""
+
     name: Literal["adam", "adamw", "sgd"] = "adamw"
+    """Adam, Adam with decoupled weight decay, or stochastic gradient descent with momentum."""
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-3
+    """Of the head at the start, or, under one_cycle, at the peak."""
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
     """L2 penalty for adam and sgd, decoupled decay for adamw; biases and norms are exempt under adamw only."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """sgd."""
+    """sgd: share of the last step that goes on; one_cycle sets its own."""
     nesterov: bool = True
     """sgd: look ahead; needs a momentum above 0."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -58,12 +62,15 @@ class SchedulerConfig(Section):
     patience: Annotated[int, Field(ge=0)] = 3
     """plateau: epochs without improvement that are tolerated."""
     threshold: Annotated[float, Field(ge=0)] = 1e-4
+    """plateau: a smaller fall of the validation loss is no improvement."""
     threshold_mode: Literal["rel", "abs"] = "rel"
+    """plateau: whether `threshold` is a share of the best loss, or a difference from it."""
     cooldown: Annotated[int, Field(ge=0)] = 0
     """plateau: epochs after a reduction in which none is counted."""
     step_size: PositiveInt = 10
     """step: epochs between two multiplications by `gamma`."""
     gamma: Annotated[float, Field(gt=0, le=1)] = 0.7
+    """step: what the learning rate is multiplied by."""
     warmup_epochs: Annotated[int, Field(ge=0)] = 0
     """cosine: epochs of linear warm-up."""
     warmup_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.3
@@ -89,9 +96,11 @@ class AugmentConfig(Section):
     probability: Fraction = 1.0
     """Chance of each clip to be shifted, amplified and masked at all."""
     num_freq_masks: Annotated[int, Field(ge=0, le=8)] = 0
+    """SpecAugment: bands of feature bins that are blanked."""
     freq_mask_bins: Annotated[int, Field(ge=0)] = 10
     """Frequency masks are narrower than this many feature bins; masked cells take the training mean."""
     num_time_masks: Annotated[int, Field(ge=0, le=8)] = 0
+    """SpecAugment: stretches of frames that are blanked."""
     time_mask_frames: Annotated[int, Field(ge=0)] = 20
     """Time masks are shorter than this many frames."""
     shift_fraction: Fraction = 0.0
@@ -103,13 +112,18 @@ class AugmentConfig(Section):
 
 
 class TrainerConfig(Section):
+    """The loop over epochs and batches."""
+
     batch_size: PositiveInt = 32
+    """Tracks of a batch."""
     accumulation_steps: PositiveInt = 1
     """Batches whose gradients are averaged into one step of the optimiser."""
     max_epochs: PositiveInt = 30
+    """Length of the training, and of cosine and one_cycle."""
     patience: PositiveInt | None = None
     """Epochs without a better objective before training ends; None never ends early, nor does one_cycle."""
     grad_clip_norm: Annotated[float, Field(gt=0)] | None = None
+    """Longest gradient over all parameters; longer ones are scaled down to it."""
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Judge and keep an exponential moving average of the weights: so much stays at each step, less at first."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"

@@ -12,6 +12,7 @@ no forward pass waits for the device.
 
 from __future__ import annotations
 
+import inspect
 from functools import lru_cache
 
 import torch
@@ -24,13 +25,21 @@ from fmasearch.models.cnn2d import cnn2d
 from fmasearch.models.cnn2d_rnn import cnn2d_gru, cnn2d_lstm
 from fmasearch.models.cnn_rnn import cnn_bilstm, cnn_gru, cnn_lstm
 from fmasearch.models.conformer import conformer
-from fmasearch.models.hyperparameters import Architecture, check_names, check_values, names_of
+from fmasearch.models.hyperparameters import Architecture, check_names, check_values, described, names_of
 from fmasearch.models.lstm import lstm
 from fmasearch.models.resnet import resnet
 from fmasearch.models.stats import stats
 from fmasearch.records import Scalar
 
-__all__ = ["ARCHITECTURES", "ClipModel", "build_model", "count_parameters", "hyperparameters", "load_pretrained"]
+__all__ = [
+    "ARCHITECTURES",
+    "ClipModel",
+    "build_model",
+    "count_parameters",
+    "describe_hyperparameters",
+    "hyperparameters",
+    "load_pretrained",
+]
 
 ARCHITECTURES: dict[str, Architecture] = {
     "cnn_gru": cnn_gru,
@@ -100,6 +109,18 @@ def load_pretrained(model: ClipModel) -> str | None:
 def hyperparameters(architecture: str) -> list[str]:
     """Names of the hyperparameters of an architecture."""
     return names_of(_find(architecture))
+
+
+def describe_hyperparameters(architecture: str) -> dict[str, tuple[str, object]]:
+    """By name: which values a hyperparameter takes, in words, and its default."""
+    return described(_find(architecture))
+
+
+def describe_architecture(architecture: str) -> str:
+    """What an architecture is: its module's first line, and its own docstring."""
+    model = _find(architecture)
+    about = (inspect.getdoc(inspect.getmodule(model)) or "").partition("\n")[0]
+    return f"{about}\n\n{inspect.getdoc(model)}"
 
 
 def _find(architecture: str) -> Architecture:

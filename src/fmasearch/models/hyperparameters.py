@@ -48,6 +48,17 @@ def names_of(model: Architecture) -> list[str]:
     return sorted(set(inspect.signature(model).parameters) - set(DATA_ARGUMENTS))
 
 
+def described(model: Architecture) -> dict[str, tuple[str, object]]:
+    """By name: which values a hyperparameter takes, in words, and its default; in the signature's order."""
+    hints = get_type_hints(model, include_extras=True)
+    parameters = inspect.signature(model).parameters
+    return {
+        name: (_describe(hints[name]), parameter.default)
+        for name, parameter in parameters.items()
+        if name not in DATA_ARGUMENTS
+    }
+
+
 def check_names(model: Architecture, architecture: str, names: Iterable[str]) -> None:
     """Raise `ConfigError` for the names that are not hyperparameters of `model`, one line for each."""
     known = names_of(model)
