@@ -48,7 +48,7 @@ def test_known_good_points_are_whole_and_replay(path: Path) -> None:
 def test_space_files_are_described_and_fit_a_screen_or_so(path: Path) -> None:
     space = Space.load(path)
     assert space.description
-    assert len(space.text.splitlines()) <= 70
+    assert len(space.text.splitlines()) <= 80
     assert max(map(len, space.text.splitlines())) <= 120
 
 
