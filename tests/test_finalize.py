@@ -249,6 +249,30 @@ def test_the_saved_model_reproduces_the_test(tmp_path: Path, train_on: str) -> N
     assert saved.feature_settings["mel"] == {"sample_rate": 16_000, "hop_length": 512, "unit": "dB"}
 
 
+def test_crops_and_averaged_weights_are_tested_as_they_are_saved(tmp_path: Path) -> None:
+    spec = spec_of(make_feature_file(tmp_path / "a.h5", contrast=3.0, varying_lengths=True))
+    recipe = {"crop": {"frames": 10, "num_eval": 3}, "trainer": {"ema_decay": 0.9}}
+    record = finish(spec, tmp_path, winner_of(3, **recipe))
+    saved = load_model(record.model_file)
+    test = open_split(spec, "test", saved.normalisers)
+    assert saved.num_frames == 10
+    again = judge(saved.build(), test, saved.class_names, majority_class=0, crop=saved.config.crop)
+    assert again == record.test
+    whole = judge(saved.build(), test, saved.class_names, majority_class=0)
+    assert whole.metrics["log_loss"] != pytest.approx(record.test.metrics["log_loss"])
+
+
+def test_a_start_from_another_model_is_recorded(feature_file: Path, tmp_path: Path) -> None:
+    spec = spec_of(feature_file)
+    donor = finish(spec, tmp_path, winner_of(1))
+    assert donor.origin is None
+    (tmp_path / "heir").mkdir()
+    record = finish(spec, tmp_path / "heir", winner_of(1, transfer={"init_from": donor.model_file}))
+    assert record.origin is not None
+    assert "100 % of the backbone" in record.origin
+    assert FinalRecord.from_json(record.to_json()).origin == record.origin
+
+
 def test_the_record_says_what_was_trained_and_tested(feature_file: Path, tmp_path: Path) -> None:
     record = finish(spec_of(feature_file), tmp_path, winner_of(2))
     assert (record.trial, record.test.split, record.test.num_tracks) == ("trial-0007", "test", 8)
