@@ -6,10 +6,8 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-import yaml
 from rich.console import Console
 from rich.markup import escape
 
@@ -21,6 +19,7 @@ from fmasearch.models import ClipModel, build_model, count_parameters, load_pret
 from fmasearch.models.transfer import Transferred, freeze, load_matching
 from fmasearch.records import Scalar
 from fmasearch.space import Space
+from fmasearch.space.editing import with_setting
 from fmasearch.space.points import some_points
 
 NUM_SAMPLES = 10
@@ -57,7 +56,14 @@ def start_space(space: Space, init_from: Path | None) -> Space:
     if path is None or str(Path(path).resolve()) == own:
         return space
     wanted = str(Path(path).resolve())
-    started = Space.parse(_with_init_from(space.text, wanted), source=f"{space.name} --init-from", name=space.name)
+    text = with_setting(
+        space.text,
+        "transfer",
+        "init_from",
+        json.dumps(wanted, ensure_ascii=False),  # JSON's strings are YAML's, too
+        remark="fmasearch tune --init-from",
+    )
+    started = Space.parse(text, source=f"{space.name} --init-from", name=space.name)
     if model_file_of(started) != wanted:
         raise SpaceError(f"{space.name}: --init-from: write `transfer: {{init_from: ...}}` into the space itself")
     return started
@@ -192,33 +198,3 @@ def _differences(here: TrainConfig, there: TrainConfig) -> str:
 
 def _shown(hyperparameters: Mapping[str, object], name: str) -> str:
     return str(hyperparameters[name]) if name in hyperparameters else "its default"
-
-
-def _with_init_from(text: str, path: str) -> str:
-    """The YAML of a space with `transfer.init_from` put in; the rest stays as it is, comments included."""
-    entry = f"init_from: {json.dumps(path, ensure_ascii=False)}"  # JSON's strings are YAML's, too
-    root: Any = yaml.compose(text, Loader=yaml.SafeLoader)
-    section = _value(root, "transfer")
-    if section is None:
-        if root.flow_style:
-            return _inserted(text, root.start_mark.index + 1, f"transfer: {{{entry}}}, ")
-        end = root.end_mark.index
-        newline = "" if text[:end].endswith("\n") else "\n"
-        return _inserted(text, end, f"{newline}transfer: {{{entry}}}  # fmasearch tune --init-from\n")
-    if isinstance(section, yaml.ScalarNode):  # `transfer:` and nothing
-        return f"{text[: section.start_mark.index]} {{{entry}}}{text[section.end_mark.index :]}"
-    if (value := _value(section, "init_from")) is not None:
-        return f"{text[: value.start_mark.index]}{json.dumps(path, ensure_ascii=False)}{text[value.end_mark.index :]}"
-    start = section.start_mark
-    if section.flow_style:
-        return _inserted(text, start.index + 1, f"{entry}, " if section.value else entry)
-    return _inserted(text, start.index, f"{entry}\n{' ' * start.column}")
-
-
-def _value(mapping: yaml.MappingNode, key: str) -> Any:
-    """The node of a key's value, None if there is no such key."""
-    return next((value for name, value in mapping.value if name.value == key), None)
-
-
-def _inserted(text: str, place: int, words: str) -> str:
-    return f"{text[:place]}{words}{text[place:]}"

@@ -9,11 +9,9 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
-
-import yaml
 
 from fmasearch.config import did_you_mean
+from fmasearch.space.editing import with_section
 
 QUANTITIES = {"parameters": "parameters of the model, frozen ones included"}
 """What can be limited, and what it counts."""
@@ -87,22 +85,5 @@ def read_number(text: str) -> float:
 
 def with_constraints(text: str, constraints: Iterable[Constraint]) -> str:
     """The YAML of a space with its `constraints:` replaced, or added at the end; the rest stays as it is."""
-    line = "constraints: {" + ", ".join(f'{c.quantity}: "{c.text}"' for c in constraints) + "}"
-    root: Any = yaml.compose(text, Loader=yaml.SafeLoader)
-    for key, value in root.value:
-        if key.value == "constraints":
-            return text[: key.start_mark.index] + line + text[_content_end(value) :]
-    if root.flow_style:
-        inside = root.start_mark.index + 1
-        return f"{text[:inside]}{line}, {text[inside:]}"
-    end = root.end_mark.index
-    newline = "\n" if text[:end].endswith("\n") else "\n\n"
-    return f"{text[:end]}{newline}{line}\n{text[end:]}"
-
-
-def _content_end(node: Any) -> int:
-    """Where a node's own text ends; a block ends only where the next one begins, comments included."""
-    if isinstance(node, yaml.MappingNode) and not node.flow_style and node.value:
-        return _content_end(node.value[-1][1])
-    end: int = node.end_mark.index
-    return end
+    content = ", ".join(f'{c.quantity}: "{c.text}"' for c in constraints)
+    return with_section(text, "constraints", f"{{{content}}}")
