@@ -25,6 +25,10 @@ class DataError(UserError):
     """A feature file that is missing, damaged, of another format, or lacks what the study asks for."""
 
 
+class TrackError(FmasearchError):
+    """One track that cannot be used. The message is the reason, as the manifest shows it; the others go on."""
+
+
 class ModelError(UserError):
     """A saved model that cannot be read, or does not fit the data it is asked to judge."""
 
