@@ -100,6 +100,7 @@ def train_final(
         feature_settings={f: dict(read_info(spec.path).feature(f).settings) for f in spec.features},
         data={"path": spec.path, "sha256": spec.sha256},
         versions=versions or {},
+        genres=spec.genres,
     )
     save_model(model_file, saved)
     test = open_split(spec, "test", dataset.normalisers, device=device)

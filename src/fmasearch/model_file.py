@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fmasearch import __version__
 from fmasearch.config import TrainConfig, parse_section
-from fmasearch.data import Normaliser
+from fmasearch.data import GenreMap, Normaliser
 from fmasearch.errors import ModelError
 from fmasearch.files import replacing
 from fmasearch.models import build_model
@@ -34,6 +34,13 @@ class SavedModel:
     feature_settings: Mapping[str, Mapping[str, Any]]  # by feature: sample_rate, hop_length, ...
     data: Mapping[str, Any]  # path, sha256
     versions: Mapping[str, str]
+    genres: GenreMap | None = None
+    """How the classes of a feature file become the model's; None if they are the same."""
+
+    @property
+    def file_classes(self) -> tuple[str, ...]:
+        """The classes that a feature file must have for this model to judge it."""
+        return self.class_names if self.genres is None else self.genres.sources
 
     def build(self) -> nn.Module:
         """The model with its weights, on the CPU, in evaluation mode.
@@ -66,6 +73,7 @@ def save_model(path: str | Path, model: SavedModel) -> None:
                 "config": model.config.model_dump(mode="json"),
                 "weights": {name: tensor.cpu() for name, tensor in model.weights.items()},
                 "class_names": list(model.class_names),
+                "genres": None if model.genres is None else model.genres.to_json(),
                 "normalisers": [{"mean": n.mean_F.cpu(), "std": n.std_F.cpu()} for n in model.normalisers],
                 "input_dim": model.input_dim,
                 "num_frames": model.num_frames,
@@ -96,6 +104,7 @@ def load_model(path: str | Path) -> SavedModel:
     version = values.get("format_version")
     if version != FORMAT_VERSION:
         raise ModelError(f"{path}: format_version: expected {FORMAT_VERSION}, got {version}")
+    genres = values.get("genres")  # absent in models of before
     return SavedModel(
         config=parse_section(TrainConfig, values["config"], source=str(path)),
         weights=values["weights"],
@@ -106,4 +115,5 @@ def load_model(path: str | Path) -> SavedModel:
         feature_settings=values["feature_settings"],
         data=values["data"],
         versions=values["versions"],
+        genres=None if genres is None else GenreMap.from_json(genres),
     )

@@ -6,7 +6,7 @@ import random
 from dataclasses import dataclass
 
 from fmasearch.config import SearchConfig
-from fmasearch.data import FileInfo, model_shape
+from fmasearch.data import FileInfo, genre_map, model_shape
 from fmasearch.errors import ConfigError, SpaceError
 from fmasearch.models import count_parameters
 from fmasearch.records import Params
@@ -57,8 +57,9 @@ def check_study(
 
     Raises:
         SpaceError: naming the space and the sampled values that cannot be built; or what breaks its constraints; or
-            why it has no grid.
+            why it has no grid; or which of its genres the file lacks.
     """
+    _check_genres(space, info)
     grid = len(space.grid()) if search.sampler.name == "grid" else None
     total = min(search.num_trials, grid or search.num_trials) * search.max_epochs
     known_good = {name: _size_of_known_good(space, name, search.seed, info) for name in space.known_good}
@@ -78,6 +79,14 @@ def check_study(
         left_out=left_out,
         constraints=space.constraints,
     )
+
+
+def _check_genres(space: Space, info: FileInfo) -> None:
+    _, task = space.inputs()
+    try:
+        genre_map(info, task.classification, space.genres(), source=space.name)
+    except ConfigError as error:
+        raise SpaceError(str(error)) from None
 
 
 def _sample_sizes(space: Space, seed: int, num_samples: int, info: FileInfo) -> list[int]:

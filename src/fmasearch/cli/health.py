@@ -100,7 +100,7 @@ def overfit(
     device = prepared_device(device, threads)
     configs = [(file, read_config(file, overrides)) for file in files]
     datasets: dict[DataSpec, Dataset] = {}
-    specs = [DataSpec.of(data, features=c.features, label=c.task.classification) for _, c in configs]
+    specs = [spec_of(config, data, source=str(file)) for file, config in configs]
     for spec in specs:
         datasets[spec] = datasets.get(spec) or open_dataset(spec, device=device)
     sizes = [_num_parameters(config, datasets[spec]) for (_, config), spec in zip(configs, specs, strict=True)]
@@ -185,6 +185,12 @@ def read_config(file: Path, overrides: Sequence[str]) -> TrainConfig:
     return parse_section(TrainConfig, override(values, overrides), source=str(file))
 
 
+def spec_of(config: TrainConfig, data: Path, *, source: str) -> DataSpec:
+    """What a configuration uses of a feature file; `source`, the configuration's file, is named in errors."""
+    label = config.task.classification
+    return DataSpec.of(data, features=config.features, label=label, genres=config.genres, source=source)
+
+
 def prepared_device(device: str | None, threads: int | None) -> str:
     """Where to train: CUDA where there is one. Sets torch's threads."""
     if threads:
@@ -196,7 +202,8 @@ def _is_space(values: Mapping[str, Any]) -> bool:
     """A configuration has sections of plain values; a space describes itself, or it or a sweep has distributions."""
     if values.keys() & {"description", "known_good", "constraints"}:
         return True
-    sections = [section for section in values.values() if isinstance(section, Mapping)]
+    # Merged genres are a mapping, and never searched.
+    sections = [section for name, section in values.items() if isinstance(section, Mapping) and name != "genres"]
     return any(isinstance(leaf, Mapping) for section in sections for leaf in section.values())
 
 

@@ -97,6 +97,10 @@ def _values(schema: dict[str, Any]) -> str:
         return " or ".join(_values(part) for part in schema["anyOf"])
     if "enum" in schema:
         return ", ".join(map(str, schema["enum"]))
+    if schema.get("type") == "array":
+        return f"list of {_values(schema['items'])}"
+    if schema.get("type") == "object":
+        return f"names, each with {_values(schema['additionalProperties'])}"
     words = {"integer": "whole number", "number": "number", "boolean": "true, false", "string": "text", "null": "null"}
     limits = [
         f"{sign} {schema[key]:g}"
@@ -113,4 +117,6 @@ def _values(schema: dict[str, Any]) -> str:
 
 def _shown(default: object) -> str:
     words = {None: "null", True: "true", False: "false"}
+    if default == ():
+        return "[]"
     return words[default] if default is None or isinstance(default, bool) else str(default)

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fmasearch.cli import environment
+from fmasearch.cli.genres import genre_facts
 from fmasearch.cli.live import LiveView, rung_epochs
 from fmasearch.data import read_info
 from fmasearch.finalize import confirm_starts, confirmed, train_final
@@ -31,7 +32,7 @@ class Interrupted(Exception):
 def run(plan: StudyPlan, results: Path, tracking_uri: str, console: Console, *, resumed: bool) -> Path:
     """Run every stage that is left; returns the results folder."""
     _, task = plan.space.inputs()
-    objective = build_task(task, read_info(plan.data.path).classes(task.classification)).objective
+    objective = build_task(task, plan.data.class_names(read_info(plan.data.path))).objective
     facts = environment.describe()
     mlflow = _mlflow(plan, tracking_uri, objective, facts, resumed=resumed)
     status: Any = "failed"
@@ -135,6 +136,8 @@ def _mlflow(plan: StudyPlan, uri: str, objective: Objective, facts: dict[str, st
     tags |= {f"fmasearch.env.{name}": value for name, value in facts.items() if name != "commit"}
     if "commit" in facts:
         tags["mlflow.source.git.commit"] = facts["commit"]
+    if plan.data.genres is not None:
+        tags["fmasearch.genres"] = plan.data.genres.describe()
     return MlflowTracker(
         uri,
         plan.space.name,
@@ -168,7 +171,8 @@ def _record(
             "sha256": plan.data.sha256,
             "corpus": info.corpus,
             "tracks": dict(info.split_counts),
-            "classes": list(info.classes(plan.data.label)),
+            "classes": list(plan.data.class_names(info)),
+            **genre_facts(plan.data.genres),
             "features": {name: list(info.feature(name).shape[1:]) for name in plan.data.features},
         },
         environment=facts,

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from fmasearch.config import TrainConfig
-from fmasearch.data import FileInfo, model_shape
+from fmasearch.data import FileInfo, class_names, model_shape
 from fmasearch.errors import ConfigError, ModelError, SpaceError
 from fmasearch.model_file import SavedModel, load_model
 from fmasearch.models import ClipModel, build_model, count_parameters, load_pretrained
@@ -172,7 +172,7 @@ def _model_without_memory(config: TrainConfig, info: FileInfo) -> ClipModel:
 
 def _notes(start: Start) -> Iterator[str]:
     config, saved = start.config, start.saved
-    classes = start.info.classes(config.task.classification)
+    classes = class_names(start.info, config.task.classification, config.genres)
     if "head.output.weight" in start.transferred.matched and classes != saved.class_names:
         known, wanted = ", ".join(saved.class_names), ", ".join(classes)
         yield f"as many classes, but others: the last layer knows {known}, and starts from there on {wanted}"

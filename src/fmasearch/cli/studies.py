@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 
 from fmasearch.cli.environment import program
+from fmasearch.cli.genres import print_genres
 from fmasearch.cli.overrides import override
 from fmasearch.cli.sweeps import as_overrides, limited, print_notes, read_space
 from fmasearch.config import SearchConfig, load_search, parse_section
@@ -70,7 +71,9 @@ def tune(
     if max_parameters is not None:
         space = limited(space, max_parameters)
     features, task = space.inputs()
-    spec = DataSpec.of(data, features=features, label=task.classification)
+    spec = DataSpec.of(
+        data, features=features, label=task.classification, genres=space.genres(), source=str(space_file)
+    )
     preflight = check_study(space, search, read_info(data), may_leave_out=max_parameters is not None)
     start = check_space(space, read_info(data), seed=search.seed)
     pretrained = check_pretrained(space, read_info(data))
@@ -90,6 +93,7 @@ def tune(
         highlight=False,
         soft_wrap=True,
     )
+    print_genres(console, spec.genres)
     print_notes(console, tuple(f"not tried: {line}" for line in preflight.left_out))
     print_start(console, start)
     print_notes(console, tuple(pretrained))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import typer
@@ -12,12 +13,14 @@ from rich.console import Console
 from rich.table import Table
 
 from fmasearch.cli import environment
-from fmasearch.cli.health import memorise, prepared_device
+from fmasearch.cli.genres import print_genres
+from fmasearch.cli.health import memorise, prepared_device, spec_of
 from fmasearch.cli.overrides import override
 from fmasearch.cli.starting import check_config, print_start, start_config
 from fmasearch.config import TrainConfig, load_yaml, parse_section
 from fmasearch.data import DataSpec, open_dataset, open_split, read_info
-from fmasearch.data.feature_file import SplitName, read_columns
+from fmasearch.data.cache import study_columns
+from fmasearch.data.feature_file import SplitName
 from fmasearch.errors import ConfigError
 from fmasearch.evaluate import judge, require_classes
 from fmasearch.model_file import SavedModel, load_model, save_model
@@ -39,9 +42,10 @@ def train(
     """Train and save the weights of the best validation epoch."""
     values = override(load_yaml(config_file), overrides)
     config = start_config(parse_section(TrainConfig, values, source=str(config_file)), init_from)
-    spec = DataSpec.of(data, features=config.features, label=config.task.classification)
+    spec = spec_of(config, data, source=str(config_file))
     place = prepared_device(device, threads)
     console = Console()
+    print_genres(console, spec.genres)
     if overfit_batch:
         memorise(config, open_dataset(spec, device=place), place, console)
         return
@@ -70,6 +74,7 @@ def train(
         feature_settings={f: dict(read_info(data).feature(f).settings) for f in spec.features},
         data={"path": spec.path, "sha256": spec.sha256},
         versions=environment.describe(),
+        genres=spec.genres,
     )
     save_model(out, saved)
     console.print(f"best {objective} {trainer.best_objective:.4f} at epoch {trainer.best_epoch}; saved to {out}")
@@ -80,10 +85,11 @@ def test(model_file: Path, data: Path, split: str, *, as_json: bool) -> None:
     """Print how a saved model does on a split."""
     saved = load_model(model_file)
     spec = DataSpec.of(data, features=saved.config.features, label=saved.config.task.classification)
-    require_classes(str(data), read_info(data).classes(spec.label), saved.class_names)
+    require_classes(str(data), read_info(data).classes(spec.label), saved.file_classes)
+    spec = replace(spec, genres=saved.genres)  # as it came out in training; this file's counts decide nothing
     name: SplitName = split  # type: ignore[assignment]
     judged = open_split(spec, name, saved.normalisers)
-    train_labels = read_columns(spec.path, "train", features=spec.features, label=spec.label).labels
+    train_labels = study_columns(spec, "train").labels
     majority = statistics.mode(int(label) for label in train_labels if label >= 0)
     report = judge(saved.build(), judged, saved.class_names, majority_class=majority, crop=saved.config.crop)
     if as_json:

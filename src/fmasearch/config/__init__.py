@@ -14,6 +14,7 @@ from fmasearch.config.sections import Section, did_you_mean, explain, parse_sect
 from fmasearch.config.training import (
     AugmentConfig,
     CropConfig,
+    GenresConfig,
     LossConfig,
     OptimizerConfig,
     SchedulerConfig,
@@ -30,6 +31,7 @@ __all__ = [
     "ConfirmConfig",
     "CropConfig",
     "FinalConfig",
+    "GenresConfig",
     "LossConfig",
     "OptimizerConfig",
     "ResourcesConfig",

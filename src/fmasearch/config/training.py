@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from fmasearch.config.sections import Fraction, PositiveInt, Section, parse_section
 from fmasearch.config.yaml_files import load_yaml
@@ -21,6 +21,53 @@ class TaskConfig(Section):
     """Name of the label set in the feature file, e.g. `genre`."""
     objective: Literal["macro_f1", "accuracy", "balanced_accuracy"] = "macro_f1"
     """Validation metric that the search maximises."""
+
+
+class GenresConfig(Section):
+    """Which classes a study tells apart, of the label set that `task.classification` names, whatever it is called.
+
+    Merging comes first, then dropping; the classes that are left are in alphabetical order. Without any of it the
+    file's classes stay as they are.
+    """
+
+    merge: dict[str, tuple[str, ...]] = Field(default={})
+    """New name: the classes of `task/classification` that it is made of, as in `{Rock: [Rock, Post-Rock]}`; classes
+    that are not named stay."""
+    drop: tuple[str, ...] = ()
+    """Classes whose tracks lose this label, and are left out as unlabelled tracks are."""
+    min_tracks: Annotated[int, Field(ge=0)] = 0
+    """Classes with fewer tracks in the training split are dropped, after merging; other splits decide nothing."""
+
+    @field_validator("merge", mode="before")
+    @classmethod
+    def _one_source_is_a_list(cls, value: object) -> object:
+        return {name: _listed(sources) for name, sources in value.items()} if isinstance(value, Mapping) else value
+
+    @field_validator("drop", mode="before")
+    @classmethod
+    def _one_class_is_a_list(cls, value: object) -> object:
+        return _listed(value)
+
+    @field_validator("merge")
+    @classmethod
+    def _a_class_goes_to_one_place(cls, value: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        into: dict[str, str] = {}
+        for name, sources in value.items():
+            if not sources:
+                raise ValueError(f"expected the classes that {name} is made of, got none")
+            for source in sources:
+                if source in into:
+                    twice = f"twice into {name}" if into[source] == name else f"into {into[source]} and into {name}"
+                    raise ValueError(f"a class may be named once, but {source} is merged {twice}")
+                into[source] = name
+        return value
+
+    @model_validator(mode="after")
+    def _nothing_is_both_merged_and_dropped(self) -> GenresConfig:
+        for name, sources in self.merge.items():
+            if both := [each for each in (*sources, name) if each in self.drop]:
+                raise ValueError(f"a class is either merged or dropped, but {both[0]} is in merge.{name} and in drop")
+        return self
 
 
 class LossConfig(Section):
@@ -152,6 +199,7 @@ class TrainConfig(Section):
     features: tuple[str, ...] = ("mel",)
     """Feature sets of the file, joined along bins in this order."""
     task: TaskConfig
+    genres: GenresConfig = GenresConfig()
     model: dict[str, Scalar]
     """`architecture`, and hyperparameters named as in that architecture's signature."""
     loss: LossConfig = LossConfig()
@@ -166,7 +214,7 @@ class TrainConfig(Section):
     @field_validator("features", mode="before")
     @classmethod
     def _one_feature_is_a_list(cls, value: object) -> object:
-        return (value,) if isinstance(value, str) else value
+        return _listed(value)
 
     @field_validator("features")
     @classmethod
@@ -200,6 +248,11 @@ class TrainConfig(Section):
     def hyperparameters(self) -> dict[str, Scalar]:
         """The model's keyword arguments: everything in `model` but the architecture's name."""
         return {key: value for key, value in self.model.items() if key != "architecture"}
+
+
+def _listed(value: object) -> object:
+    """One name may stand where a list of names does."""
+    return (value,) if isinstance(value, str) else value
 
 
 def load_train_config(path: str | Path) -> TrainConfig:

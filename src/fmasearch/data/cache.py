@@ -7,8 +7,8 @@ val, leaves the test rows untouched on disk.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fmasearch.config import GenresConfig
 from fmasearch.data.feature_file import (
     FeatureInfo,
     FileInfo,
@@ -26,10 +27,12 @@ from fmasearch.data.feature_file import (
     read_feature_blocks,
     read_info,
 )
+from fmasearch.data.genres import GenreMap, genre_map
 from fmasearch.data.splits import Dataset, LevelStore, Normaliser, Split
 from fmasearch.errors import DataError
 from fmasearch.files import replacing
 
+NO_GENRES = GenresConfig()
 _FLAT_STD = 1e-4  # a bin that never moves is centred, not blown up
 
 
@@ -42,22 +45,52 @@ class DataSpec:
     label: str
     sha256: str
     cache_dir: str
+    genres: GenreMap | None = None
+    """How the file's classes are merged and dropped; None leaves them as they are."""
 
     @classmethod
-    def of(cls, path: str | Path, *, features: Sequence[str], label: str, cache_dir: Path | None = None) -> DataSpec:
+    def of(
+        cls,
+        path: str | Path,
+        *,
+        features: Sequence[str],
+        label: str,
+        genres: GenresConfig = NO_GENRES,
+        source: str = "",
+        cache_dir: Path | None = None,
+    ) -> DataSpec:
         """Check the file and hash it.
+
+        Args:
+            source: the file that says `genres`, named in errors.
 
         Raises:
             DataError: if the file cannot be used, or lacks a feature set or the label set.
+            ConfigError: if it lacks a class that `genres` name, or they leave fewer than two.
         """
         info = read_info(path)
         for feature in features:
             info.feature(feature)
-        info.classes(label)
+        resolved = genre_map(info, label, genres, source=source)
         _require_equal_frames(info, features)
         folder = cache_dir or default_cache_dir()
         sha256 = content_hash(path, memo=folder / "hashes.json")
-        return cls(str(Path(path).resolve()), tuple(features), label, sha256, str(folder))
+        return cls(str(Path(path).resolve()), tuple(features), label, sha256, str(folder), resolved)
+
+    def class_names(self, info: FileInfo) -> tuple[str, ...]:
+        """The classes of the study; `info` is of this file."""
+        return info.classes(self.label) if self.genres is None else self.genres.names
+
+    def to_json(self) -> dict[str, Any]:
+        genres = None if self.genres is None else self.genres.to_json()
+        return {**asdict(self), "features": list(self.features), "genres": genres}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> DataSpec:
+        """What `to_json` or `asdict` gave; specs of before there were genres have none."""
+        genres = values.get("genres")
+        resolved = None if genres is None else GenreMap.from_json(genres)
+        return cls(**{**values, "features": tuple(values["features"]), "genres": resolved})
 
 
 def default_cache_dir() -> Path:
@@ -79,11 +112,11 @@ def prepare(spec: DataSpec, splits: Sequence[SplitName] = ("train", "val")) -> N
 def open_dataset(spec: DataSpec, *, device: torch.device | str = "cpu", with_val: bool = True) -> Dataset:
     """Map train and val; the test split is not opened."""
     info = read_info(spec.path)
-    columns = read_columns(spec.path, "train", features=spec.features, label=spec.label)
+    columns = study_columns(spec, "train")
     normalisers = tuple(_normaliser(spec, info.feature(name), columns) for name in spec.features)
     train = _build_split(spec, info, "train", columns, normalisers, device)
     val = open_split(spec, "val", normalisers, device=device) if with_val else None
-    return Dataset(train, val, info.classes(spec.label), normalisers)
+    return Dataset(train, val, spec.class_names(info), normalisers)
 
 
 def open_split(
@@ -91,8 +124,26 @@ def open_split(
 ) -> Split:
     """Map one split, standardised by `normalisers` (of the training split, or of a saved model)."""
     info = read_info(spec.path)
-    columns = read_columns(spec.path, split, features=spec.features, label=spec.label)
+    columns = study_columns(spec, split)
     return _build_split(spec, info, split, columns, normalisers, device)
+
+
+def study_columns(spec: DataSpec, split: SplitName) -> SplitColumns:
+    """The columns of one split, labels as codes of the study's classes; still a row for every track of the split.
+
+    Raises:
+        DataError: as `read_columns`, or if no track of the split is of a class that the study keeps.
+    """
+    columns = read_columns(spec.path, split, features=spec.features, label=spec.label)
+    if spec.genres is None:
+        return columns
+    labels = spec.genres.apply(columns.labels)
+    if (labels < 0).all():
+        raise DataError(
+            f"{spec.path}: labels/{spec.label}: no track of the {split} split is of a class that the study keeps: "
+            f"{', '.join(spec.genres.names)}"
+        )
+    return replace(columns, labels=labels)
 
 
 def _build_split(

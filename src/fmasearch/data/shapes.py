@@ -6,6 +6,7 @@ from typing import TypedDict
 
 from fmasearch.config import TrainConfig
 from fmasearch.data.feature_file import FileInfo
+from fmasearch.data.genres import class_names
 
 
 class ModelShape(TypedDict):
@@ -21,10 +22,11 @@ def model_shape(info: FileInfo, config: TrainConfig) -> ModelShape:
 
     Raises:
         DataError: if the file lacks a feature set or the labels.
+        ConfigError: if the configuration's genres are not the file's.
     """
     features = [info.feature(name) for name in config.features]
     return {
         "input_dim": sum(feature.shape[2] for feature in features),
         "num_frames": config.crop.input_frames(features[0].shape[1]),
-        "output_dim": len(info.classes(config.task.classification)),
+        "output_dim": len(class_names(info, config.task.classification, config.genres)),
     }

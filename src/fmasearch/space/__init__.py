@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fmasearch.config import TaskConfig, TrainConfig, parse_section, parse_yaml
+from fmasearch.config import GenresConfig, TaskConfig, TrainConfig, parse_section, parse_yaml
 from fmasearch.errors import ConfigError, SpaceError
 from fmasearch.records import Params, Scalar
 from fmasearch.space.checks import check_known_good, check_values, with_values
@@ -129,6 +129,10 @@ class Space:
         fixed = {key: self.constants[key] for key in ("features", "task") if key in self.constants}
         config = TrainConfig.model_validate({**fixed, "model": {"architecture": "any"}})
         return config.features, config.task
+
+    def genres(self) -> GenresConfig:
+        """How classes are merged and dropped, which every trial shares, too."""
+        return GenresConfig.model_validate(self.constants.get("genres", {}))
 
     def size(self) -> int | None:
         """The number of different points, counted without listing them; None if a key is continuous."""

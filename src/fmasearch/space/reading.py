@@ -5,7 +5,7 @@ Reading goes on after a problem, so that one error names them all.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,7 @@ from fmasearch.space.constraints import Constraint, read_constraint
 from fmasearch.space.distributions import Choice, Distribution, FloatRange, IntRange
 
 _SECTIONS = [name for name in TrainConfig.model_fields if name != "seed"]
-_FIXED_SECTIONS = ("features", "task")  # they decide what a score means, so trials must share them
+_FIXED_SECTIONS = ("features", "task", "genres")  # they decide what a score means, so trials must share them
 _OF_THE_SEARCH = ("trainer/max_epochs", "trainer/patience")
 _KINDS = ("choice", "float", "int")
 _WORDS = [*_KINDS, "log", "step", "when"]
@@ -82,14 +82,24 @@ def _unknown_section(name: str) -> str:
 
 
 def _read_fixed_section(draft: Draft, name: str, content: Any) -> None:
-    leaves = content.items() if name == "task" and isinstance(content, Mapping) else [("", content)]
-    for key, leaf in leaves:
+    for key, leaf in _fixed_leaves(name, content):
         if isinstance(leaf, Mapping):
             where = f"{name}.{key}" if key else name
             draft.problems.append(f"{where}: cannot be searched, since trials must be comparable; give one value")
             draft.refused.add(name)
             return
     draft.constants[name] = content
+
+
+def _fixed_leaves(name: str, content: Any) -> Iterable[tuple[str, Any]]:
+    """What has to be one value, by key. New names of merged genres are the user's own, and no words of a space."""
+    if name == "features" or not isinstance(content, Mapping):
+        return [("", content)]
+    merge = content.get("merge")
+    if name != "genres" or not isinstance(merge, Mapping):
+        return content.items()
+    others = [(key, leaf) for key, leaf in content.items() if key != "merge"]
+    return [*((f"merge.{new}", sources) for new, sources in merge.items()), *others]
 
 
 def _read_section(draft: Draft, section: str, content: Any, whens: dict[str, object]) -> None:

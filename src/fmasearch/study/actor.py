@@ -36,9 +36,7 @@ class TrialJob:
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> TrialJob:
         job = dict(config["job"])
-        data = dict(job.pop("data"))
-        data["features"] = tuple(data["features"])
-        return cls(start=TrialStart(**job.pop("start")), data=DataSpec(**data), **job)
+        return cls(start=TrialStart(**job.pop("start")), data=DataSpec.from_json(job.pop("data")), **job)
 
 
 class TrialActor(tune.Trainable):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -81,11 +82,15 @@ class StudyPlan:
     def hashes(self) -> dict[str, str]:
         """Identities of what went in, as tags."""
         search = yaml.safe_dump(self.search.model_dump(mode="json"), sort_keys=True)
-        return {
+        hashes = {
             "fmasearch.space_hash": hashlib.sha256(self.space.text.encode()).hexdigest()[:12],
             "fmasearch.search_hash": hashlib.sha256(search.encode()).hexdigest()[:12],
             "fmasearch.data_hash": self.data.sha256[:12],
         }
+        if self.data.genres is not None:  # the same file, and other classes
+            genres = json.dumps(self.data.genres.to_json(), sort_keys=True)
+            hashes["fmasearch.genres_hash"] = hashlib.sha256(genres.encode()).hexdigest()[:12]
+        return hashes
 
 
 def new_study_name(space: str, search: str, *, taken_in: Sequence[Path]) -> str:
@@ -102,7 +107,7 @@ def save_plan(plan: StudyPlan) -> None:
         "command": plan.command,
         "space": {"name": plan.space.name, "text": plan.space.text},
         "search": {"name": plan.search_name, **plan.search.model_dump(mode="json")},
-        "data": {**asdict(plan.data), "features": list(plan.data.features)},
+        "data": plan.data.to_json(),
     }
     with replacing(plan.folder.plan_file) as temporary:
         temporary.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
@@ -129,6 +134,6 @@ def load_plan(root: Path) -> StudyPlan:
         space=Space.parse(values["space"]["text"], source=source, name=values["space"]["name"]),
         search_name=search["name"],
         search=parse_section(SearchConfig, {k: v for k, v in search.items() if k != "name"}, source=source),
-        data=DataSpec(**{**values["data"], "features": tuple(values["data"]["features"])}),
+        data=DataSpec.from_json(values["data"]),
         command=values["command"],
     )

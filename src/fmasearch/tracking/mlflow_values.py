@@ -16,10 +16,13 @@ TAG_LENGTH = 5000
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """A nested configuration as params: `optimizer/learning_rate` -> `0.001`; lists are written as JSON."""
+    """A nested configuration as params: `optimizer/learning_rate` -> `0.001`; lists are written as JSON.
+
+    So is a mapping inside a section: its keys, such as the names of genres, are words that MLflow may not take.
+    """
     flat: dict[str, str] = {}
     for key, value in config.items():
-        if isinstance(value, Mapping) and value:
+        if isinstance(value, Mapping) and value and not prefix:
             flat |= flatten(value, f"{prefix}{key}/")
         else:
             text = json.dumps(value) if isinstance(value, list | tuple | dict) else str(value)
