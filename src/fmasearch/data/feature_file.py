@@ -1,4 +1,4 @@
-"""The feature file, format 1: the only module that reads or writes HDF5."""
+"""The feature file, format 1: reading it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +14,6 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from fmasearch import __version__
 from fmasearch.config import did_you_mean
 from fmasearch.errors import DataError
 from fmasearch.files import replacing
@@ -45,6 +44,7 @@ class LabelInfo:
     name: str
     names: tuple[str, ...]
     counts: Mapping[str, int]  # per class, or {"labelled": n} for a target
+    train_counts: Mapping[str, int]  # the same, of the training split alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,16 +79,6 @@ class FileInfo:
         return self.labels[label].names
 
 
-@dataclass(frozen=True, slots=True)
-class FeatureArray:
-    """Feature values to be written: (N, T, F) float16, or uint8 levels with scale and offset."""
-
-    values: Array
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    scale: float = 1.0
-    offset: float = 0.0
-
-
 def read_info(path: str | Path) -> FileInfo:
     """Read and check everything but the features.
 
@@ -100,7 +90,7 @@ def read_info(path: str | Path) -> FileInfo:
         features = {name: _feature_info(path, file, name, len(split)) for name in _members(file, "features")}
         if not features:
             raise DataError(f"{path}: features: expected at least one feature set, got none")
-        labels = {name: _label_info(path, file, name, len(split)) for name in _members(file, "labels")}
+        labels = {name: _label_info(path, file, name, split) for name in _members(file, "labels")}
         artists = _artists(path, file, len(split))
         return FileInfo(
             path=str(path),
@@ -181,49 +171,6 @@ def read_feature_blocks(path: str | Path, feature: FeatureInfo, rows: Array) -> 
                     f"{path}: features/{feature.name}: rows {block[0]}..{block[-1]} cannot be read "
                     f"({_first_line(error)}); the file is damaged: copy or prepare it again"
                 ) from None
-
-
-def write_feature_file(
-    path: str | Path,
-    *,
-    corpus: str,
-    features: Mapping[str, FeatureArray],
-    lengths: Mapping[str, Array] | None = None,
-    classes: Mapping[str, tuple[Sequence[str], Array]] | None = None,
-    targets: Mapping[str, Array] | None = None,
-    split: Array,
-    track_ids: Sequence[str],
-    artist_ids: Array | None = None,
-    source: str = "",
-) -> None:
-    """Write a feature file of format 1, under a temporary name that is renamed when complete.
-
-    Args:
-        features: by name; all with the same N.
-        lengths: frames before padding by feature; absent means every clip is full.
-        classes: label sets by name: (class names, (N,) codes with -1 = none).
-        targets: regression labels by name, (N,) float, NaN = none.
-        split: (N,) 0 train, 1 val, 2 test, -1 unused.
-    """
-    num_tracks = len(track_ids)
-    with replacing(Path(path)) as temporary, h5py.File(temporary, "w") as file:
-        file.attrs.update({"format": FORMAT, "format_version": FORMAT_VERSION, "corpus": corpus})
-        file.attrs.update({"created_by": f"fmasearch {__version__}", "source": source})
-        for name, feature in features.items():
-            dataset = file.create_dataset(f"features/{name}", data=feature.values)
-            dataset.attrs.update(dict(feature.settings))
-            if feature.values.dtype == np.uint8:
-                dataset.attrs.update({"scale": feature.scale, "offset": feature.offset})
-            full = np.full(num_tracks, feature.values.shape[1], np.int32)
-            file[f"lengths/{name}"] = (lengths or {}).get(name, full).astype(np.int32)
-        for name, (names, codes) in (classes or {}).items():
-            file[f"labels/{name}"] = np.asarray(codes, np.int16)
-            file[f"labels/{name}"].attrs["names"] = np.array(list(names), dtype=object)
-        for name, values in (targets or {}).items():
-            file[f"labels/{name}"] = np.asarray(values, np.float32)
-        file["split"] = np.asarray(split, np.int8)
-        file["track_id"] = np.array(list(track_ids), dtype=object)
-        file["artist_id"] = np.full(num_tracks, -1, np.int32) if artist_ids is None else artist_ids.astype(np.int32)
 
 
 def content_hash(path: str | Path, *, memo: Path | None = None) -> str:
@@ -315,12 +262,17 @@ def _feature_info(path: str | Path, file: h5py.File, name: str, num_tracks: int)
     )
 
 
-def _label_info(path: str | Path, file: h5py.File, name: str, num_tracks: int) -> LabelInfo:
-    values = _column(path, file, f"labels/{name}", num_tracks)
+def _label_info(path: str | Path, file: h5py.File, name: str, split: Array) -> LabelInfo:
+    values = _column(path, file, f"labels/{name}", len(split))
     names = tuple(_text(n) for n in file[f"labels/{name}"].attrs.get("names", ()))
+    in_train = values[split == SPLITS["train"]]
+    return LabelInfo(name, names, _label_counts(values, names), _label_counts(in_train, names))
+
+
+def _label_counts(values: Array, names: Sequence[str]) -> dict[str, int]:
     if names:
-        return LabelInfo(name, names, {n: int((values == code).sum()) for code, n in enumerate(names)})
-    return LabelInfo(name, (), {"labelled": int(np.isfinite(values).sum())})
+        return {name: int((values == code).sum()) for code, name in enumerate(names)}
+    return {"labelled": int(np.isfinite(values).sum())}
 
 
 def _lengths(path: str | Path, file: h5py.File, feature: FeatureInfo) -> Array:
