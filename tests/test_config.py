@@ -122,6 +122,40 @@ def test_features_may_be_one_name_but_not_none_or_twice() -> None:
         )
 
 
+def test_genres_are_lists_of_classes_and_one_name_is_a_list() -> None:
+    genres = {"merge": {"Rock": ["Rock", "Post-Rock"], "Folk": "Psych-Folk"}, "drop": "Soundtrack"}
+    config = parse_section(TrainConfig, {**MINIMAL, "genres": genres}, source="").genres
+    assert config.merge == {"Rock": ("Rock", "Post-Rock"), "Folk": ("Psych-Folk",)}
+    assert (config.drop, config.min_tracks) == (("Soundtrack",), 0)
+    assert parse_section(TrainConfig, MINIMAL, source="").genres.merge == {}
+
+
+@pytest.mark.parametrize(
+    ("genres", "problem"),
+    [
+        (
+            {"merge": {"A": ["x"], "B": ["y", "x"]}},
+            "genres.merge: a class may be named once, but x is merged into A and into B",
+        ),
+        ({"merge": {"A": ["x", "x"]}}, "genres.merge: a class may be named once, but x is merged twice into A"),
+        ({"merge": {"A": []}}, "genres.merge: expected the classes that A is made of, got none"),
+        (
+            {"merge": {"A": ["x"]}, "drop": ["x"]},
+            "genres: a class is either merged or dropped, but x is in merge.A and in drop",
+        ),
+        (
+            {"merge": {"A": ["x"]}, "drop": ["A"]},
+            "genres: a class is either merged or dropped, but A is in merge.A and in drop",
+        ),
+        ({"min_tracks": -1}, "genres.min_tracks: input should be greater than or equal to 0, got -1"),
+        ({"merge": {"A": [False]}}, "genres.merge.A.0: input should be a valid string, got False"),  # YAML's `no`
+        ({"mrege": {}}, "genres.mrege: unknown key; did you mean 'merge'?"),
+    ],
+)
+def test_genres_that_contradict_themselves_are_refused(genres: dict[str, object], problem: str) -> None:
+    assert refusal(TrainConfig, {**MINIMAL, "genres": genres}).startswith(f"x.yaml: {problem}")
+
+
 def test_infinite_numbers_are_refused() -> None:
     assert "optimizer.learning_rate" in refusal(TrainConfig, {**MINIMAL, "optimizer": {"learning_rate": math.nan}})
 
@@ -134,7 +168,8 @@ def test_configurations_are_frozen() -> None:
 
 def test_a_training_configuration_survives_its_own_file(tmp_path: Path) -> None:
     path = tmp_path / "best.yaml"
-    config = parse_section(TrainConfig, MINIMAL, source="x.yaml")
+    genres = {"merge": {"Rock": ["Rock", "Post-Rock"]}, "drop": ["Soundtrack"], "min_tracks": 200}
+    config = parse_section(TrainConfig, {**MINIMAL, "genres": genres}, source="x.yaml")
     path.write_text(config.model_dump_json())  # JSON is YAML
     assert load_train_config(path) == config
 

@@ -35,6 +35,12 @@ def test_ranges_and_choices_are_said_in_words(capsys: pytest.CaptureFixture[str]
     assert optimizer["optimizer/name"]["values"] == "adam, adamw, sgd"
     assert optimizer["optimizer/layer_decay"]["values"] == "number > 0, <= 1"
     assert keys(capsys, "trainer")["trainer/ema_decay"]["values"] == "number > 0, < 1 or null"
+    genres = keys(capsys, "genres")
+    assert [(key["values"], key["default"]) for key in genres.values()] == [
+        ("names, each with list of text", "{}"),
+        ("list of text", "[]"),
+        ("whole number >= 0", "0"),
+    ]
     assert keys(capsys, "task")["task/classification"]["default"] == "required"
 
 

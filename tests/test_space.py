@@ -11,7 +11,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fmasearch.config import TrainConfig
+from fmasearch.config import GenresConfig, TrainConfig
 from fmasearch.errors import SpaceError
 from fmasearch.records import Scalar
 from fmasearch.space import Choice, FloatRange, IntRange, Space
@@ -134,6 +134,15 @@ def test_a_sample_holds_exactly_the_active_keys() -> None:
         assert ("scheduler/patience" in sample) == plateau
         assert ("scheduler/factor" in sample) == (plateau and sample["scheduler/patience"] >= 3)  # type: ignore[operator]
         assert "model/architecture" not in sample
+
+
+def test_every_trial_shares_the_genres() -> None:
+    space = Space.parse(SMALL + "genres: {merge: {choice: [Rock, Metal]}, drop: Blues, min_tracks: 20}")
+    assert space.genres().merge == {"choice": ("Rock", "Metal")}  # a new name may be a space's own word
+    assert len(space.distributions) == 5
+    config = space.train_config(space.known_good["C1"], max_epochs=1, patience=None, seed=0)
+    assert config.genres == space.genres()
+    assert Space.parse(SMALL).genres() == GenresConfig()
 
 
 def test_fixed_trial_replays_a_sample() -> None:

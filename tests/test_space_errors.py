@@ -85,6 +85,20 @@ def test_a_key_given_twice_is_an_error() -> None:
             "features: {choice: [mel, chroma]}",
             "features: cannot be searched, since trials must be comparable; give one value",
         ),
+        (
+            "genres: {min_tracks: {choice: [100, 200]}}",
+            "genres.min_tracks: cannot be searched, since trials must be comparable; give one value",
+        ),
+        (
+            "genres: {merge: {Rock: {choice: [Rock, Metal]}}}",
+            "genres.merge.Rock: cannot be searched, since trials must be comparable; give one value",
+        ),
+        ("genres: {choice: [a, b]}", "genres.choice: unknown key; known here: drop, merge, min_tracks"),
+        (
+            "genres: {drop: [x], merge: {A: [x]}}",
+            "genres: a class is either merged or dropped, but x is in merge.A and in drop",
+        ),
+        ("genre: {drop: [x]}", "genre: unknown section; did you mean 'genres'?"),
         ("trainer: {max_epochs: 30}", "trainer.max_epochs: belongs to the search file, not to a space"),
         (
             "trainer: {patience: {int: [1, 4]}}",
