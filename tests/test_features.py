@@ -70,6 +70,15 @@ def test_quantising_clips_what_lies_outside() -> None:
     assert quantise(torch.tensor([-100.0, 3.0])).levels.tolist() == [0, 255]
 
 
+@pytest.mark.parametrize("num_samples", [1, 1000, 64 * 64, 20_000])  # 1, 16, 65 and 313 frames: blocks have 64
+def test_mel_by_blocks_is_the_same_mel(num_samples: int) -> None:
+    audio = torch.randn(num_samples, generator=torch.Generator().manual_seed(0))
+    log_mel = LogMel(SMALL)
+    power_TF = torch.cat([log_mel.mel_power(power_tF) for power_tF in log_mel.power_blocks(audio)])
+    torch.testing.assert_close(power_TF.T, log_mel.mel_spectrogram(audio), rtol=1e-4, atol=1e-9)
+    torch.testing.assert_close(log_mel.decibels(power_TF[None]), log_mel(audio[None]), atol=1e-4, rtol=0)
+
+
 @pytest.mark.gpu
 def test_the_gpu_gives_the_same_log_mel() -> None:
     audio = torch.randn(2, 4000, generator=torch.Generator().manual_seed(0))

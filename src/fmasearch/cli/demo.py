@@ -17,7 +17,7 @@ from fmasearch.cli import studies
 from fmasearch.corpora.demo import GENRES, PROFILES, DemoProfile, DemoTrack, plan_tracks, render_block
 from fmasearch.data import FeatureArray, write_feature_file
 from fmasearch.features.mel import LogMel, MelSettings
-from fmasearch.study.runtime import num_local_cpus
+from fmasearch.ray_session import num_local_cpus
 
 SPACE = Path(__file__).parent / "demo_files" / "demo.yaml"
 SEARCH = Path(__file__).parent / "demo_files" / "quick.yaml"

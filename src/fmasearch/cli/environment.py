@@ -72,7 +72,7 @@ def _version(package: str) -> str:
 
 
 def _cores() -> int:
-    from fmasearch.study.runtime import num_local_cpus
+    from fmasearch.ray_session import num_local_cpus
 
     return num_local_cpus()
 

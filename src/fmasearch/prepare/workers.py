@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import platform
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,13 +15,12 @@ from ray.exceptions import NodeDiedError, RayTaskError, WorkerCrashedError
 
 from fmasearch.errors import DataError
 from fmasearch.prepare.blocks import BLOCK_SIZE, Block, StorageType, empty_block, join_blocks, read_block
+from fmasearch.ray_session import joins_ray, num_local_cpus, ray_session
 from fmasearch.tracks import Reader, Track
 
 Job: TypeAlias = tuple[int, Sequence[Track]]
 """A block's index and tracks."""
 
-# Read by Ray when it is imported or started; study.runtime starts it with the same.
-_ENVIRONMENT = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_USAGE_STATS_ENABLED": "0"}
 _LEAST_STORE_BYTES = 100 * 2**20
 _TYPICAL_BEATS = 200  # frames of a 30 s clip where only reading tells; 129 beats is the most seen in FMA
 _DIED = "unexpected: the process that read it died"
@@ -42,7 +39,7 @@ def read_blocks(
     Raises:
         DataError: if a node does not see `root`; its tracks would all be excluded.
     """
-    if workers == 0 or (workers is None and _num_local_cores() == 1 and not _joins_ray()):
+    if workers == 0 or (workers is None and num_local_cpus() == 1 and not joins_ray()):
         for index, tracks in jobs:
             yield index, read_block(reader, tracks, dtype)
         return
@@ -103,37 +100,14 @@ def _read_one_by_one(shared: Any, reader: Reader, tracks: Sequence[Track], dtype
 @contextmanager
 def _ray_for(reader: Reader, dtype: StorageType, workers: int | None) -> Iterator[int]:
     """Join the Ray of this process or of `RAY_ADDRESS`, else start one meanwhile; yields the most blocks in flight."""
-    os.environ.update({key: os.environ.get(key, value) for key, value in _ENVIRONMENT.items()})
-    started = not ray.is_initialized()
-    if started:
-        _start_ray(reader, dtype, workers)
-    try:
+    num_cpus = workers or num_local_cpus()
+    # All blocks in flight may lie in the store, and some more while they are written; it is memory only when used.
+    store = max(_LEAST_STORE_BYTES, 3 * num_cpus * _block_bytes(reader, dtype))
+    with ray_session(object_store_bytes=store, num_cpus=num_cpus):
         cores = max(1, int(ray.cluster_resources().get("CPU", 1)))
         yield workers if workers is not None and workers < cores else 2 * cores
-    finally:
-        if started:
-            ray.shutdown()
-
-
-def _start_ray(reader: Reader, dtype: StorageType, workers: int | None) -> None:
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
-    if address := os.environ.get("RAY_ADDRESS"):
-        ray.init(address=address, **quiet)
-        return
-    cores = workers or _num_local_cores()
-    # All blocks in flight may lie in the store, and some more while they are written; it is memory only when used.
-    store = max(_LEAST_STORE_BYTES, 3 * cores * _block_bytes(reader, dtype))
-    ray.init(num_cpus=cores, include_dashboard=False, object_store_memory=store, **quiet)
 
 
 def _block_bytes(reader: Reader, dtype: StorageType) -> int:
     cells = sum((spec.max_frames or _TYPICAL_BEATS) * spec.num_bins for spec in reader.features)
     return BLOCK_SIZE * cells * np.dtype(dtype).itemsize
-
-
-def _joins_ray() -> bool:
-    return ray.is_initialized() or bool(os.environ.get("RAY_ADDRESS"))
-
-
-def _num_local_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
