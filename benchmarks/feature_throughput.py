@@ -65,7 +65,7 @@ def main() -> None:
         seconds = statistics.median(values)
         hours = FMA_LARGE * seconds / CORES / 3600
         print(f"{name:10} {1 / seconds:6.1f} clips/s a core  {seconds * 1000:6.1f} ms  ({_spread(values)})", end="")
-        print(f"  FMA-large on {CORES} cores: {hours * 60:.1f} min, were they as fast and the disk faster")
+        print(f"  FMA-large on {CORES} such cores: {hours * 60:.1f} min")
     print(_ratios("ratio, all", ours, peer))
     decoding = shares["fmasearch"]["decode"]
     print(_ratios("without the decoding that both share", *([t - decoding for t in side] for side in (ours, peer))))

@@ -11,6 +11,7 @@ import pytest
 import soundfile
 import torch
 from numpy.typing import NDArray
+from torchaudio.transforms import Resample
 
 from fmasearch.errors import TrackError
 from fmasearch.features.audio import Limits, decode, load, resample
@@ -80,6 +81,14 @@ def test_resampling_equals_soxr_below_the_filters_edge(rate: int) -> None:
     ours_F, theirs_F = (np.fft.rfft(samples * inner)[:kept] for samples in (ours, theirs))
     error = np.sum(np.abs(ours_F - theirs_F) ** 2) / np.sum(np.abs(theirs_F) ** 2)
     assert 10 * np.log10(error) < -75
+
+
+@pytest.mark.parametrize(("rate", "num_samples"), [(44100, 44100), (48000, 4801), (44100, 1), (16000, 333)])
+def test_the_product_gives_what_torchaudios_convolution_gives(rate: int, num_samples: int) -> None:
+    audio = torch.from_numpy(noise(num_samples))
+    method: dict[str, Any] = {"resampling_method": "sinc_interp_kaiser", "lowpass_filter_width": 32}
+    theirs = Resample(rate, 22050, rolloff=0.95, beta=9.0, **method)(audio)
+    torch.testing.assert_close(resample(audio, rate, 22050), theirs, atol=1e-6, rtol=0)
 
 
 def test_log_mel_of_resampled_audio_equals_librosas() -> None:
