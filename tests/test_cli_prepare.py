@@ -14,7 +14,7 @@ from rich.console import Console
 from corpora_helpers import DEFECTS, make_fma
 from fmasearch.cli import main, preparing
 from fmasearch.cli.preparing import Output, ProgressView, prepare, split_lists
-from fmasearch.data import read_info
+from fmasearch.data import check_feature_file, read_info
 from fmasearch.errors import ConfigError
 from fmasearch.prepare import Progress, manifest_path, parts_path, read_manifest
 from prepare_helpers import FakeReader, make_corpus
@@ -179,3 +179,18 @@ def test_fma_goes_from_audio_to_a_tested_model(
     least = ["--trials", "1", "--max-epochs", "1", "--concurrent", "1", "--set", "confirm/seeds=1"]
     assert run_any(monkeypatch, "tune", "tiny.yaml", "--data", str(out), "--search", smoke, *least) == 0
     assert "test accuracy: " in capsys.readouterr().out
+
+
+def test_a_planted_leak_and_a_planted_duplicate_are_found_in_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fma = make_fma(tmp_path / "fma", tracks=24, broken=("duplicate", "artist_leak"))
+    out = tmp_path / "fma_small.h5"
+    settings = ["--seconds", "2", "--n-mels", "32", "--hop-length", "1024", "--workers", "0"]
+    folders = ["--audio", str(fma.audio), "--metadata", str(fma.metadata)]
+    assert run(monkeypatch, "fma", *folders, *settings, "--out", str(out)) == 0
+    findings = {finding.code: finding for finding in check_feature_file(out).findings}
+    assert findings["artist-leak"].severity == "error"
+    duplicates = [finding for code, finding in findings.items() if code.startswith("duplicates")]
+    assert any(fma.planted["duplicate"] in str(finding) for finding in duplicates)
+    assert run_any(monkeypatch, "data", "check", str(out)) == 1

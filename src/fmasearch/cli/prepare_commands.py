@@ -173,7 +173,7 @@ def prepare_patrec(
 ) -> None:
     """Take over the spectrogram folders of NTUA's pattern recognition course: mel, chroma and labels."""
     from fmasearch.cli import preparing
-    from fmasearch.corpora.patrec import read_patrec
+    from fmasearch.corpora.patrec import genres_block, read_patrec
 
     output = preparing.Output(out, dtype.value, workers)
     corpus, reader = read_patrec(
@@ -184,6 +184,8 @@ def prepare_patrec(
         seed=seed,
     )
     preparing.prepare(corpus, reader, output, root=root)
+    if any(track.classes for track in corpus.tracks):
+        typer.echo(f"the course makes ten genres of its twenty; a space that does so begins with\n\n{genres_block()}")
 
 
 @prepare_app.command("arrays")
