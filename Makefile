@@ -39,6 +39,8 @@ format: .venv/.installed ## reformat and mend what ruff can
 bench: .venv/.installed ## side-by-side timings (benchmarks/)
 	$(BIN)/python benchmarks/trial_turnover.py
 	$(BIN)/python benchmarks/shared_data.py
+	$(BIN)/python benchmarks/feature_throughput.py
+	$(BIN)/python benchmarks/prepare_memory.py
 
 lock: .venv/.installed ## write what is installed to requirements.lock
 	$(BIN)/pip freeze --all --exclude-editable --exclude fmasearch --exclude pip > requirements.lock
