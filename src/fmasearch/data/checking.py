@@ -159,21 +159,28 @@ def _labels(columns: Columns) -> Iterator[Finding]:
         if bad_N.any():
             message = f"labels/{name}: {_tracks(bad_N)} with a code that is not -1..{len(names) - 1}"
             yield _of_tracks("error", "bad-label", message, "prepare the file again", bad_N, columns)
-        yield from _unlabelled(name, codes_N == -1, columns)
     for name, values_N in columns.targets.items():
         infinite_N = np.isinf(values_N)
         if infinite_N.any():
             message = f"labels/{name}: {_tracks(infinite_N)} with an infinite value"
             yield _of_tracks("error", "bad-label", message, "NaN means that there is none", infinite_N, columns)
-        yield from _unlabelled(name, np.isnan(values_N), columns)
+    yield from _unlabelled(columns)
 
 
-def _unlabelled(label: str, none_N: Flags, columns: Columns) -> Iterator[Finding]:
+def _unlabelled(columns: Columns) -> Iterator[Finding]:
+    """One finding for all labels that the same tracks lack, such as echonest's eight."""
     used_N = _used(columns)
-    if (none_N & used_N).any():
-        message = f"{_tracks(none_N & used_N)} of {used_N.sum():,} without {label}"
-        mend = f"nothing to do: they take no part in learning {label}"
-        yield _of_tracks("note", "unlabelled", message, mend, none_N & used_N, columns)
+    lacking = {name: codes_N == -1 for name, (_, codes_N) in columns.classes.items()}
+    lacking |= {name: np.isnan(values_N) for name, values_N in columns.targets.items()}
+    by_tracks: dict[bytes, list[str]] = {}
+    for name, none_N in lacking.items():
+        if (none_N & used_N).any():
+            by_tracks.setdefault((none_N & used_N).tobytes(), []).append(name)
+    for names in by_tracks.values():
+        none_N = lacking[names[0]] & used_N
+        message = f"{_tracks(none_N)} of {used_N.sum():,} without {', '.join(names)}"
+        mend = "nothing to do: they take no part in learning what they lack"
+        yield _of_tracks("note", "unlabelled", message, mend, none_N, columns)
 
 
 def _balance(counts: Mapping[str, Mapping[str, Mapping[str, int]]], columns: Columns) -> Iterator[Finding]:
