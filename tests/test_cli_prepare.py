@@ -179,6 +179,9 @@ def test_fma_goes_from_audio_to_a_tested_model(
     least = ["--trials", "1", "--max-epochs", "1", "--concurrent", "1", "--set", "confirm/seeds=1"]
     assert run_any(monkeypatch, "tune", "tiny.yaml", "--data", str(out), "--search", smoke, *least) == 0
     assert "test accuracy: " in capsys.readouterr().out
+    (model,) = tmp_path.glob("runs/*/model.pt")
+    assert run_any(monkeypatch, "test", str(model), "--data", str(out)) == 0
+    assert f"test split: {info.split_counts['test']} tracks" in capsys.readouterr().out
 
 
 def test_a_planted_leak_and_a_planted_duplicate_are_found_in_the_file(
