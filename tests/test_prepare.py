@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import ray
 from ray import cloudpickle
+from ray.cluster_utils import Cluster
 
 import prepare_helpers
 from fmasearch.data import read_info
@@ -21,7 +22,7 @@ from fmasearch.prepare import Progress, blocks, by_reason, manifest_path, parts_
 from fmasearch.prepare.parts import Parts, make_plan, open_parts
 from fmasearch.prepare.workers import _ray_for
 from fmasearch.tracks import Exclusion
-from prepare_helpers import FakeReader, contents, make_corpus
+from prepare_helpers import FakeReader, NodeReader, contents, make_corpus
 
 PLANTED = {3: "short.wav", 4: "odd.wav", 7: "nan.wav", 8: "wide.wav"}
 REASONS = {
@@ -136,6 +137,25 @@ def test_ray_and_this_process_write_the_same_file_whoever_dies_meanwhile(
     reasons = {exclusion.track_id: exclusion.reason for exclusion in prepared.excluded}
     assert reasons == {**REASONS, "5": "unexpected: the process that read it died"}
     assert not ray.is_initialized()  # it was started for this
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_the_nodes_of_a_cluster_share_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = tmp_path / "journal"
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    cluster.add_node(num_cpus=1)
+    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+    cloudpickle.register_pickle_by_value(prepare_helpers)
+    try:
+        prepare_corpus(make_corpus(200), NodeReader(str(journal)), tmp_path / "nodes.h5")
+    finally:
+        cloudpickle.unregister_pickle_by_value(prepare_helpers)
+        cluster.shutdown()
+    monkeypatch.delenv("RAY_ADDRESS")
+    prepare_corpus(make_corpus(200), FakeReader(), tmp_path / "here.h5", workers=0)
+    assert contents(tmp_path / "nodes.h5") == contents(tmp_path / "here.h5")
+    assert len(set(journal.read_text().split())) == 2
 
 
 def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been_killed(tmp_path: Path, out: Path) -> None:
