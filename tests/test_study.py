@@ -53,6 +53,9 @@ MIXED_SEARCH = {
 }
 RUN_STATES = {"FINISHED": TrialState.COMPLETED, "KILLED": TrialState.PRUNED, "FAILED": TrialState.FAILED}
 
+HANDLER = signal.getsignal(signal.SIGINT)
+"""What Ctrl-C does before any search: Python's own, or nothing where tests run in the background."""
+
 
 class RecordingCallback(TrackerCallback):
     """Keeps what Ray itself says: worker pids by trial, and its trials at the end."""
@@ -231,7 +234,7 @@ def test_ray_leaves_no_files_and_no_checkpoints_behind(mixed: Ran) -> None:
 
 def test_ctrl_c_is_python_s_own_again_after_a_search(mixed: Ran) -> None:
     """Ray leaves its handler behind, which would swallow a Ctrl-C in the final training."""
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is HANDLER
 
 
 def test_a_finished_search_that_is_run_again_trains_nothing(mixed: Ran, local_ray: None) -> None:
