@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from fmasearch.cli import main
 from fmasearch.config import TrainConfig
 from fmasearch.data import Dataset, DataSpec, FeatureArray, open_dataset, write_feature_file
 from fmasearch.records import EpochResult, Params
@@ -133,6 +135,16 @@ def assert_equal_weights(first: dict[str, Tensor], second: dict[str, Tensor]) ->
     assert first.keys() == second.keys()
     for name in first:
         assert torch.equal(first[name], second[name]), name
+
+
+def run_cli(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    """The exit code of `fmasearch ARGUMENTS`, in this process."""
+    monkeypatch.setattr(sys, "argv", ["fmasearch", *map(str, arguments)])
+    monkeypatch.setenv("COLUMNS", "160")
+    with pytest.raises(SystemExit) as ended:
+        main()
+        raise SystemExit(0)
+    return int(ended.value.code or 0)
 
 
 def diverge(trainer: Trainer) -> None:

@@ -1,15 +1,13 @@
 """`fmasearch data ...` as a person types it: what is printed, what is written, and the exit code."""
 
 import json
-import sys
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 
-from conftest import make_feature_file
-from fmasearch.cli import main
+from conftest import make_feature_file, run_cli
 from fmasearch.cli.checking import histogram_lines
 from fmasearch.data.checking import Histogram
 from fmasearch.data.rows import read_all_columns
@@ -17,12 +15,7 @@ from fmasearch.data.rows import read_all_columns
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     """The exit code of `fmasearch data ARGUMENTS`, in this process."""
-    monkeypatch.setattr(sys, "argv", ["fmasearch", "data", *map(str, arguments)])
-    monkeypatch.setenv("COLUMNS", "160")
-    with pytest.raises(SystemExit) as ended:
-        main()
-        raise SystemExit(0)
-    return int(ended.value.code or 0)
+    return run_cli(monkeypatch, "data", *arguments)
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ import pytest
 import torch
 import yaml
 
-from conftest import make_feature_file
+from conftest import make_feature_file, run_cli
 from fmasearch.cli.health import read_config
 from fmasearch.cli.pipeline import Interrupted
 from fmasearch.study import load_plan
-from test_cli import BEST, ROOT, SPACE, run
+from test_cli import BEST, ROOT, SPACE
 
 GENRES = "genres: {merge: {'R&B / loud': [rock, dub]}, drop: [jazz], min_tracks: 6}\n"
 LINE = "genres: 4 -> 2 classes; merged R&B / loud (rock, dub); dropped jazz (by the study)"
@@ -26,7 +26,7 @@ def trained(
     """A model of three epochs on 12 loud and 6 folk tracks."""
     config, model = tmp_path / "best.yaml", tmp_path / "model.pt"
     config.write_text(BEST + GENRES)
-    assert run(monkeypatch, "train", str(config), "--data", str(feature_file), "--out", str(model)) == 0
+    assert run_cli(monkeypatch, "train", str(config), "--data", str(feature_file), "--out", str(model)) == 0
     assert capsys.readouterr().out.splitlines()[0] == LINE
     return model
 
@@ -38,12 +38,12 @@ def test_a_model_is_tested_by_its_own_map(
     assert saved["class_names"] == ["folk", "R&B / loud"]
     assert saved["genres"]["codes"] == [1, -1, 0, 1]
     other = make_feature_file(tmp_path / "other.h5", tracks=(8, 4, 12), seed=1)  # only 2 training tracks of folk
-    assert run(monkeypatch, "test", str(trained), "--data", str(other), "--json") == 0
+    assert run_cli(monkeypatch, "test", str(trained), "--data", str(other), "--json") == 0
     report = json.loads(capsys.readouterr().out)
     assert [(row["name"], row["support"]) for row in report["classes"]] == [("folk", 3), ("R&B / loud", 6)]
     assert report["majority_accuracy"] == pytest.approx(6 / 9)
     fewer = make_feature_file(tmp_path / "fewer.h5", num_classes=3)
-    assert run(monkeypatch, "test", str(trained), "--data", str(fewer)) == 2
+    assert run_cli(monkeypatch, "test", str(trained), "--data", str(fewer)) == 2
     assert "expected the model's rock, jazz, folk, dub; got rock, jazz, folk" in capsys.readouterr().err
 
 
@@ -55,7 +55,7 @@ def test_a_training_goes_on_from_a_model_of_the_same_genres(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     arguments = ["train", str(tmp_path / "best.yaml"), "--data", str(feature_file), "--out", str(tmp_path / "b.pt")]
-    assert run(monkeypatch, *arguments, "--init-from", str(trained), "--set", "trainer/max_epochs=1") == 0
+    assert run_cli(monkeypatch, *arguments, "--init-from", str(trained), "--set", "trainer/max_epochs=1") == 0
     printed = capsys.readouterr().out
     assert "29 of 29 tensors" in printed  # the last layer, too: it knows the same two classes
     assert "but others" not in printed
@@ -85,7 +85,7 @@ def test_genres_that_cannot_be_made_end_with_code_2(
     monkeypatch.chdir(tmp_path)
     file = tmp_path / "x.yaml"
     file.write_text((SPACE if command == "tune" else BEST) + f"genres: {genres}\n")
-    assert run(monkeypatch, command, str(file), "--data", str(feature_file)) == 2
+    assert run_cli(monkeypatch, command, str(file), "--data", str(feature_file)) == 2
     assert message.replace("DATA", str(feature_file)) in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
 
@@ -108,13 +108,13 @@ def test_tune_says_what_it_merged_and_a_resumed_study_keeps_it(
 
     monkeypatch.setattr("fmasearch.cli.pipeline.run", interrupt)
     (tmp_path / "tiny.yaml").write_text(SPACE + GENRES)
-    assert run(monkeypatch, "tune", "tiny.yaml", "--data", str(feature_file)) == 130
+    assert run_cli(monkeypatch, "tune", "tiny.yaml", "--data", str(feature_file)) == 130
     assert LINE in capsys.readouterr().out.splitlines()
     (study,) = (tmp_path / "runs").iterdir()
     genres = load_plan(study).data.genres
     assert genres is not None
     assert genres.names == ("folk", "R&B / loud")
-    assert run(monkeypatch, "tune", "--resume", study.name) == 130  # and no change of the data
+    assert run_cli(monkeypatch, "tune", "--resume", study.name) == 130  # and no change of the data
 
 
 @pytest.mark.ray
@@ -125,7 +125,7 @@ def test_a_study_of_merged_genres_goes_to_its_record(
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     (tmp_path / "tiny.yaml").write_text(SPACE + GENRES)
     smoke = str(ROOT / "search" / "smoke.yaml")
-    assert run(monkeypatch, "tune", "tiny.yaml", "--data", str(feature_file), "--search", smoke) == 0
+    assert run_cli(monkeypatch, "tune", "tiny.yaml", "--data", str(feature_file), "--search", smoke) == 0
     (folder,) = (tmp_path / "results").iterdir()
     page = (folder / "README.md").read_text()
     assert "| classes | folk, R&B / loud |" in page
@@ -138,8 +138,8 @@ def test_a_study_of_merged_genres_goes_to_its_record(
     assert [(row["name"], row["support"]) for row in tested["classes"]] == [("folk", 2), ("R&B / loud", 4)]
     capsys.readouterr()
     (study,) = (tmp_path / "runs").glob("*-tiny-smoke")
-    assert run(monkeypatch, "test", str(study / "model.pt"), "--data", str(feature_file), "--json") == 0
+    assert run_cli(monkeypatch, "test", str(study / "model.pt"), "--data", str(feature_file), "--json") == 0
     assert json.loads(capsys.readouterr().out)["confusion"] == tested["confusion"]
     best = ["train", str(folder / "best.yaml"), "--data", str(feature_file), "--out", str(tmp_path / "again.pt")]
-    assert run(monkeypatch, *best, "--device", "cpu") == 0
+    assert run_cli(monkeypatch, *best, "--device", "cpu") == 0
     assert LINE in capsys.readouterr().out

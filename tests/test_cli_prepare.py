@@ -11,8 +11,9 @@ import pytest
 import typer
 from rich.console import Console
 
+from conftest import run_cli
 from corpora_helpers import DEFECTS, make_fma
-from fmasearch.cli import main, preparing
+from fmasearch.cli import preparing
 from fmasearch.cli.preparing import Output, ProgressView, prepare, split_lists
 from fmasearch.data import check_feature_file, read_info
 from fmasearch.errors import ConfigError
@@ -30,17 +31,7 @@ trainer: {batch_size: 8}
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     """The exit code of `fmasearch data prepare ARGUMENTS`, in this process."""
-    return run_any(monkeypatch, "data", "prepare", *arguments)
-
-
-def run_any(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    """The exit code of `fmasearch ARGUMENTS`, in this process."""
-    monkeypatch.setattr(sys, "argv", ["fmasearch", *arguments])
-    monkeypatch.setenv("COLUMNS", "160")
-    with pytest.raises(SystemExit) as ended:
-        main()
-        raise SystemExit(0)
-    return int(ended.value.code or 0)
+    return run_cli(monkeypatch, "data", "prepare", *arguments)
 
 
 @pytest.fixture
@@ -177,10 +168,10 @@ def test_fma_goes_from_audio_to_a_tested_model(
     (tmp_path / "tiny.yaml").write_text(SPACE)
     smoke = str(Path(__file__).parents[1] / "search" / "smoke.yaml")
     least = ["--trials", "1", "--max-epochs", "1", "--concurrent", "1", "--set", "confirm/seeds=1"]
-    assert run_any(monkeypatch, "tune", "tiny.yaml", "--data", str(out), "--search", smoke, *least) == 0
+    assert run_cli(monkeypatch, "tune", "tiny.yaml", "--data", str(out), "--search", smoke, *least) == 0
     assert "test accuracy: " in capsys.readouterr().out
     (model,) = tmp_path.glob("runs/*/model.pt")
-    assert run_any(monkeypatch, "test", str(model), "--data", str(out)) == 0
+    assert run_cli(monkeypatch, "test", str(model), "--data", str(out)) == 0
     assert f"test split: {info.split_counts['test']} tracks" in capsys.readouterr().out
 
 
@@ -196,4 +187,4 @@ def test_a_planted_leak_and_a_planted_duplicate_are_found_in_the_file(
     assert findings["artist-leak"].severity == "error"
     duplicates = [finding for code, finding in findings.items() if code.startswith("duplicates")]
     assert any(fma.planted["duplicate"] in str(finding) for finding in duplicates)
-    assert run_any(monkeypatch, "data", "check", str(out)) == 1
+    assert run_cli(monkeypatch, "data", "check", str(out)) == 1

@@ -11,13 +11,8 @@ from fmasearch.errors import ConfigError, SpaceError
 from fmasearch.models import count_parameters
 from fmasearch.records import Params
 from fmasearch.space import Constraint, Space, Violation
+from fmasearch.space.constraints import MAX_FILLS, MAX_REJECTIONS
 from fmasearch.space.points import PointTrial
-
-MAX_SAMPLES = 1_000
-"""Before a constraint that no sample keeps is called impossible."""
-
-MAX_FILLS = 100
-"""Ways in which the keys that a known-good point leaves open are tried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +89,7 @@ def _sample_sizes(space: Space, seed: int, num_samples: int, info: FileInfo) -> 
     generator = random.Random(seed)
     sizes: list[int] = []
     none_fits = bool(space.constraints) and num_samples > 0
-    while len(sizes) < num_samples or (none_fits and len(sizes) < MAX_SAMPLES):
+    while len(sizes) < num_samples or (none_fits and len(sizes) < MAX_REJECTIONS):
         sizes.append(_num_parameters(space, "sample", space.sample(PointTrial({}, generator)), info))
         none_fits = none_fits and space.violation({"parameters": sizes[-1]}) is not None
     if none_fits:

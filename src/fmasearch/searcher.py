@@ -23,18 +23,13 @@ from fmasearch.config import SearchConfig
 from fmasearch.errors import SpaceError
 from fmasearch.records import EpochResult, Objective, Params, TrialState
 from fmasearch.space import Space, Violation
+from fmasearch.space.constraints import MAX_FILLS, MAX_REJECTIONS
 
 # What Ray Tune schedules by, and what every result of a trial carries.
 EPOCH_KEY, OBJECTIVE_KEY, RESULT_KEY = "epoch", "best_objective", "result"
 
 REJECTED_KEY = "rejected"
 """Attribute of an Optuna trial that was never trained: the constraint that it did not keep."""
-
-MAX_REJECTIONS = 1_000
-"""So many samples in a row, and the constraint leaves too little of the space to be searched."""
-
-MAX_FILLS = 100
-"""So often is a known-good point tried whose missing keys were sampled too large."""
 
 _OPTUNA_STATES = {
     TrialState.COMPLETED: OptunaState.COMPLETE,

@@ -74,9 +74,10 @@ def tune(
     spec = DataSpec.of(
         data, features=features, label=task.classification, genres=space.genres(), source=str(space_file)
     )
-    preflight = check_study(space, search, read_info(data), may_leave_out=max_parameters is not None)
-    start = check_space(space, read_info(data), seed=search.seed)
-    pretrained = check_pretrained(space, read_info(data))
+    info = read_info(data)
+    preflight = check_study(space, search, info, may_leave_out=max_parameters is not None)
+    start = check_space(space, info, seed=search.seed)
+    pretrained = check_pretrained(space, info)
     name = new_study_name(space.name, search_name, taken_in=(folders.runs, folders.results))
     plan = StudyPlan(
         name=name,

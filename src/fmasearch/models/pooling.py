@@ -10,6 +10,8 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from fmasearch.models.clip_model import padding_mask
+
 Pooling: TypeAlias = Literal["last", "mean", "max", "mean_max", "attention"]
 
 
@@ -83,5 +85,4 @@ def attention_over_time(states_TBH: Tensor, scores_TB: Tensor, lengths_B: Tensor
 
 
 def _padding(states_TBH: Tensor, lengths_B: Tensor) -> Tensor:
-    frames_T = torch.arange(len(states_TBH), device=states_TBH.device)
-    return (frames_T[:, None] >= lengths_B)[:, :, None]
+    return padding_mask(lengths_B, len(states_TBH), states_TBH.device).T[:, :, None]

@@ -16,6 +16,12 @@ from fmasearch.space.editing import with_section
 QUANTITIES = {"parameters": "parameters of the model, frozen ones included"}
 """What can be limited, and what it counts."""
 
+MAX_REJECTIONS = 1_000
+"""So many samples in a row that break a constraint, and it leaves too little of the space to be searched."""
+
+MAX_FILLS = 100
+"""So many ways are tried to fill the keys that a known-good point leaves open, until one keeps the constraints."""
+
 _SUFFIXES = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
 
 
