@@ -1,4 +1,4 @@
-"""Ray for a while: join the one that is running, or start one on this machine; and the cores that are here."""
+"""Ray for a while: join the one that is running, or start one on this machine; the cores and nodes there are."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import ray
 
@@ -21,6 +23,24 @@ def num_local_cpus() -> int:
 def joins_ray() -> bool:
     """Whether a Ray is there to be joined: in this process, or at `RAY_ADDRESS`."""
     return ray.is_initialized() or bool(os.environ.get("RAY_ADDRESS"))
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A machine of the cluster, as Ray sees it."""
+
+    node_id: str
+    address: str
+    alive: bool
+    cpus: float
+    gpus: float
+    is_head: bool
+
+
+def cluster_nodes() -> tuple[Node, ...]:
+    """The machines of the Ray that this process has joined, the head first, dead ones last."""
+    nodes = [_as_node(values) for values in ray.nodes()]
+    return tuple(sorted(nodes, key=lambda node: (not node.alive, not node.is_head, node.address)))
 
 
 @contextmanager
@@ -52,3 +72,15 @@ def _start(address: str | None, num_cpus: int, object_store_bytes: int) -> None:
         ray.init(address=address, **quiet)
     else:
         ray.init(num_cpus=num_cpus, include_dashboard=False, object_store_memory=object_store_bytes, **quiet)
+
+
+def _as_node(values: Mapping[str, Any]) -> Node:
+    resources = values["Resources"]
+    return Node(
+        node_id=values["NodeID"],
+        address=values["NodeManagerAddress"],
+        alive=values["Alive"],
+        cpus=resources.get("CPU", 0.0),
+        gpus=resources.get("GPU", 0.0),
+        is_head="node:__internal_head__" in resources,
+    )

@@ -56,6 +56,8 @@ class EpochResult:
     best_objective: float
     best_epoch: int
     finished: bool = False
+    node: str = ""
+    """Address of the node that trained it; empty on a single machine."""
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "metrics": dict(self.metrics)}
