@@ -83,7 +83,7 @@ def make_plan(
 def make_job(plan: StudyPlan, number: int, learning_rate: float, **changes: Any) -> TrialJob:
     """The job of trial `number`, as the driver sends it to an actor."""
     start = search_start(plan, number, {"optimizer/learning_rate": learning_rate, "optimizer/weight_decay": 0.0})
-    settings = {"checkpoint_file": str(plan.folder.checkpoints / f"{start.name}.pt"), "checkpoint_seconds": 1e9}
+    settings = {"checkpoint": plan.checkpoint_of(start.name), "checkpoint_seconds": 1e9}
     return TrialJob(start=start, data=plan.data, num_threads=1, gpu_share=0.0, **{**settings, **changes})
 
 

@@ -106,8 +106,8 @@ def test_no_scheduler_is_first_in_first_out() -> None:
 
 def test_a_damaged_checkpoint_means_training_from_the_start(tmp_path: Path) -> None:
     job = make_job(make_plan(tmp_path), 0, 0.01)
-    Path(job.checkpoint_file).parent.mkdir()
-    Path(job.checkpoint_file).write_bytes(b"half of a")
+    Path(job.checkpoint or "").parent.mkdir()
+    Path(job.checkpoint or "").write_bytes(b"half of a")
     assert TrialActor(job.to_config()).step()["epoch"] == 1
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from fmasearch.config import SearchConfig, TrainConfig, derive_seed
 from fmasearch.data import Dataset, DataSpec, merge_splits, open_dataset, open_split, read_info
@@ -68,6 +69,11 @@ def source_trial(start: TrialStart) -> str:
     return start.name.removeprefix("confirm-").rpartition("-seed")[0]
 
 
+FinalTraining: TypeAlias = Iterator[EpochResult | SavedModel | FinalRecord]
+"""Epochs as they end, then the model, then what its one test gave. The record names no model file yet: where the
+training runs need not be where the model is kept."""
+
+
 def train_final(
     winner: ConfirmRecord,
     spec: DataSpec,
@@ -78,71 +84,86 @@ def train_final(
     device: str = "cpu",
     versions: Mapping[str, str] | None = None,
     on_epoch: Callable[[EpochResult], None] = lambda _: None,
+    run: Callable[..., FinalTraining] | None = None,
 ) -> FinalRecord:
-    """Retrain the winner for the confirmed number of epochs, save it, and open the test split, once.
+    """Retrain the winner, test it, save the model and the record.
 
     A study that has its `final_file` was tested: the record is read back, and the test split stays closed.
+
+    Args:
+        run: what calls `final_training`, on another machine perhaps; None calls it here.
     """
     if final_file.exists():
         return FinalRecord.from_json(json.loads(final_file.read_text(encoding="utf-8")))
+    for item in (run or final_training)(spec, winner, search, device=device, versions=versions):
+        match item:
+            case EpochResult():
+                on_epoch(item)
+            case SavedModel():  # by this machine's name of the data, wherever it was read
+                save_model(model_file, replace(item, data={"path": spec.path, "sha256": spec.sha256}))
+            case FinalRecord():
+                record = replace(item, model_file=str(model_file))
+    _write(final_file, record.to_json())
+    return record
+
+
+def final_training(
+    spec: DataSpec,
+    winner: ConfirmRecord,
+    search: SearchConfig,
+    *,
+    device: str = "cpu",
+    versions: Mapping[str, str] | None = None,
+) -> FinalTraining:
+    """Retrain the winner for the confirmed number of epochs, and open the test split, once."""
     started = time.monotonic()
     epochs = max(1, round(statistics.median(winner.best_epochs)))
     train_on = search.final.train_on
     dataset = open_dataset(spec, device=device)
-    trained = _train(winner, dataset, epochs, search, train_on, device, on_epoch)
-    saved = SavedModel(
-        config=trained.trainer.config,
-        weights={name: tensor.detach().cpu() for name, tensor in trained.trainer.judged.state_dict().items()},
+    trainer = _trainer(winner, dataset, search, train_on, device)
+    curve: list[EpochResult] = []
+    try:
+        for result in islice(trainer.epochs(), epochs):
+            curve.append(result)
+            yield result
+    except DivergedError as error:
+        raise StudyError(f"final training of {winner.trial}: {error}; `tune --resume` with another seed") from None
+    yield SavedModel(
+        config=trainer.config,
+        weights={name: tensor.detach().cpu() for name, tensor in trainer.judged.state_dict().items()},
         class_names=dataset.class_names,
         normalisers=dataset.normalisers,
         input_dim=dataset.input_dim,
-        num_frames=trained.trainer.num_frames,
+        num_frames=trainer.num_frames,
         feature_settings={f: dict(read_info(spec.path).feature(f).settings) for f in spec.features},
         data={"path": spec.path, "sha256": spec.sha256},
         versions=versions or {},
         genres=spec.genres,
     )
-    save_model(model_file, saved)
     test = open_split(spec, "test", dataset.normalisers, device=device)
-    record = FinalRecord(
+    yield FinalRecord(
         trial=winner.trial,
-        config=trained.trainer.config.model_dump(mode="json"),
+        config=trainer.config.model_dump(mode="json"),
         trained_on=train_on,
         epochs=epochs,
-        curve=trained.curve,
-        validation={k: v for k, v in trained.curve[-1].metrics.items() if k.startswith("val_")},
+        curve=tuple(curve),
+        validation={k: v for k, v in curve[-1].metrics.items() if k.startswith("val_")},
         test=judge(
-            trained.trainer.judged,
+            trainer.judged,
             test,
             dataset.class_names,
             majority_class=majority_class(dataset.train),
-            crop=trained.trainer.config.crop,
+            crop=trainer.config.crop,
         ),
-        num_parameters=sum(p.numel() for p in trained.trainer.model.parameters()),
-        origin=trained.trainer.origin,
-        model_file=str(model_file),
+        num_parameters=sum(p.numel() for p in trainer.model.parameters()),
+        origin=trainer.origin,
+        model_file="",
         seconds=time.monotonic() - started,
     )
-    _write(final_file, record.to_json())
-    return record
 
 
-@dataclass(frozen=True)
-class _Trained:
-    trainer: Trainer
-    curve: tuple[EpochResult, ...]
-
-
-def _train(
-    winner: ConfirmRecord,
-    dataset: Dataset,
-    epochs: int,
-    search: SearchConfig,
-    train_on: str,
-    device: str,
-    on_epoch: Callable[[EpochResult], None],
-) -> _Trained:
-    """Train for `epochs` under the schedule of the search: its horizon stays, only the end comes earlier."""
+def _trainer(winner: ConfirmRecord, dataset: Dataset, search: SearchConfig, train_on: str, device: str) -> Trainer:
+    """The winner's trainer. The schedule's horizon stays that of the search; only the end comes earlier."""
     config = TrainConfig.model_validate(winner.config)
     config = config.model_copy(
         update={
@@ -154,17 +175,7 @@ def _train(
         assert dataset.val is not None
         merged = merge_splits("train+val", (dataset.train, dataset.val))
         dataset = Dataset(merged, None, dataset.class_names, dataset.normalisers)
-    trainer = Trainer(config, dataset, device=device)
-    curve: list[EpochResult] = []
-    try:
-        for result in trainer.epochs():
-            curve.append(result)
-            on_epoch(result)
-            if result.epoch >= epochs:
-                break
-    except DivergedError as error:
-        raise StudyError(f"final training of {winner.trial}: {error}; `tune --resume` with another seed") from None
-    return _Trained(trainer, tuple(curve))
+    return Trainer(config, dataset, device=device)
 
 
 def _with_seed(start: TrialStart, index: int, seed: int) -> TrialStart:

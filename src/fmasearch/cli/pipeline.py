@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,20 @@ from fmasearch.cli import environment
 from fmasearch.cli.genres import genre_facts
 from fmasearch.cli.live import LiveView, rung_epochs
 from fmasearch.data import read_info
-from fmasearch.finalize import confirm_starts, confirmed, train_final
+from fmasearch.finalize import confirm_starts, confirmed, final_training, train_final
 from fmasearch.records import ConfirmRecord, EpochResult, FinalRecord, Objective, StudyRecord
 from fmasearch.report import write_results
 from fmasearch.searcher import num_trials
-from fmasearch.study import Runtime, SearchResult, StudyPlan, run_jobs, run_search, start_runtime
+from fmasearch.study import (
+    Runtime,
+    SearchResult,
+    StudyPlan,
+    cluster_notes,
+    run_elsewhere,
+    run_jobs,
+    run_search,
+    study_runtime,
+)
 from fmasearch.tasks import build_task
 from fmasearch.tracking import CompositeTracker, JsonlTracker, read_journal, replay
 from fmasearch.tracking.mlflow_tracker import MlflowTracker
@@ -37,15 +47,17 @@ def run(plan: StudyPlan, results: Path, tracking_uri: str, console: Console, *, 
     mlflow = _mlflow(plan, tracking_uri, objective, facts, resumed=resumed)
     status: Any = "failed"
     try:
-        with start_runtime(plan.search) as runtime:
+        with study_runtime(plan) as runtime:
+            for note in cluster_notes(plan, runtime):
+                console.print(note, highlight=False, soft_wrap=True)
             searched = _search(plan, objective, runtime, mlflow, console)
             if not searched.trials or not any(trial.best for trial in searched.trials):
                 raise _nothing_found(searched)
             confirmation = _confirm(plan, searched, objective, runtime, console)
             mlflow.log_confirmation(confirmation)
-            gpu = runtime.trial_gpus > 0 and torch.cuda.is_available()
-            torch.set_num_threads(max(1, int(runtime.trial_cpus)))  # as the trials had: the same numbers, no more
-        final = _final(plan, confirmation[0], console, facts, device="cuda" if gpu else "cpu")
+            final = _final(plan, confirmation[0], console, facts, runtime) if runtime.on_cluster else None
+        # Ray on this machine has ended by now: the final training has all of its memory.
+        final = final or _final(plan, confirmation[0], console, facts, runtime)
         record = _record(plan, objective, searched, confirmation, final, facts)
         folder = results / plan.name
         write_results(record, folder)
@@ -106,14 +118,17 @@ def _confirm(
 
 
 def _final(
-    plan: StudyPlan, winner: ConfirmRecord, console: Console, facts: dict[str, str], *, device: str
+    plan: StudyPlan, winner: ConfirmRecord, console: Console, facts: dict[str, str], runtime: Runtime
 ) -> FinalRecord:
+    """Retrain and test the winner: here, or where the cluster has room, since its head has no GPU perhaps."""
     console.print(
         f"retrain {winner.trial} (confirmed {winner.mean:.4f} ± {winner.std:.4f} over {len(winner.objectives)} seeds), "
         f"then test it once",
         highlight=False,
         soft_wrap=True,
     )
+    gpu = runtime.trial_gpus > 0 and (runtime.on_cluster or torch.cuda.is_available())
+    torch.set_num_threads(max(1, int(runtime.trial_cpus)))  # as the trials had: the same numbers, no more
     with console.status("final training") as status:
 
         def show(result: EpochResult) -> None:
@@ -125,14 +140,15 @@ def _final(
             plan.search,
             plan.folder.model_file,
             plan.folder.final_file,
-            device=device,
+            device="cuda" if gpu else "cpu",
             versions=facts,
             on_epoch=show,
+            run=partial(run_elsewhere, final_training, runtime) if runtime.on_cluster else None,
         )
 
 
 def _mlflow(plan: StudyPlan, uri: str, objective: Objective, facts: dict[str, str], *, resumed: bool) -> MlflowTracker:
-    tags = {**plan.hashes, "mlflow.source.name": plan.command, "fmasearch.data": Path(plan.data.path).name}
+    tags = {**plan.hashes, "mlflow.source.name": plan.command, "fmasearch.data": plan.data.name}
     tags |= {f"fmasearch.env.{name}": value for name, value in facts.items() if name != "commit"}
     if "commit" in facts:
         tags["mlflow.source.git.commit"] = facts["commit"]
@@ -167,7 +183,7 @@ def _record(
         space_text=plan.space.text,
         search=plan.search.model_dump(mode="json"),
         data={
-            "file": Path(plan.data.path).name,
+            "file": plan.data.name,
             "sha256": plan.data.sha256,
             "corpus": info.corpus,
             "tracks": dict(info.split_counts),

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import shlex
-import signal
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from fmasearch.cli.environment import program
 from fmasearch.cli.genres import print_genres
@@ -22,7 +20,8 @@ from fmasearch.cli.sweeps import as_overrides, limited, print_notes, read_space
 from fmasearch.config import SearchConfig, load_search, parse_section
 from fmasearch.errors import ConfigError, StudyError
 from fmasearch.space import Space
-from fmasearch.tracking import default_uri, ui_command
+from fmasearch.tracking import default_uri
+from fmasearch.tracking.locations import is_server, redacted
 
 if TYPE_CHECKING:
     from fmasearch.study import StudyPlan
@@ -45,13 +44,14 @@ class Folders:
 
 def tune(
     space_file: Path | None,
-    data: Path | None,
+    data: str | Path | None,
     search_file: Path | None,
     overrides: Sequence[str],
     folders: Folders,
     *,
     init_from: Path | None = None,
     max_parameters: str | None = None,
+    storage: str | None = None,
     command: str | None = None,
 ) -> Path:
     """Start a study of a space or a W&B sweep; returns its results folder."""
@@ -74,7 +74,7 @@ def tune(
     spec = DataSpec.of(
         data, features=features, label=task.classification, genres=space.genres(), source=str(space_file)
     )
-    info = read_info(data)
+    info = read_info(spec.path)
     preflight = check_study(space, search, info, may_leave_out=max_parameters is not None)
     start = check_space(space, info, seed=search.seed)
     pretrained = check_pretrained(space, info)
@@ -87,6 +87,7 @@ def tune(
         search=search,
         data=spec,
         command=command or shlex.join(["fmasearch", *sys.argv[1:]]),
+        storage=storage,
     )
     save_plan(plan)
     console.print(
@@ -140,22 +141,37 @@ def run_study(plan: StudyPlan, folders: Folders, console: Console, *, resumed: b
     return folder
 
 
-def ui(folders: Folders, port: int) -> None:
-    """Serve MLflow's page on the loopback address until Ctrl-C."""
+def ui(folders: Folders, port: int, *, unattended: bool = False) -> None:
+    """Serve MLflow's page on the loopback address until Ctrl-C or SIGTERM; `unattended` makes an absent store."""
     uri = folders.tracking_uri
-    if folders.mlflow_uri is None and not (folders.runs / "mlflow.db").exists():
+    console = Console()
+    if is_server(uri):
+        console.print(f"MLflow's server is elsewhere: [bold]{escape(redacted(uri))}[/]", highlight=False)
+        return
+    if not unattended and folders.mlflow_uri is None and not (folders.runs / "mlflow.db").exists():
         raise StudyError(
             f"{folders.runs}: no study has been tracked here; run `fmasearch demo` or `fmasearch tune` first"
         )
+    from fmasearch.tracking.mlflow_server import is_taken, serve, serves
     from fmasearch.tracking.mlflow_store import newest_page
 
-    Console().print(f"MLflow: [bold]{newest_page(uri, port)}[/]  (Ctrl-C ends it)", highlight=False, soft_wrap=True)
-    server = subprocess.Popen(ui_command(uri, port))
-    with contextlib.suppress(KeyboardInterrupt):
-        server.wait()
-    if server.poll() is None:
-        server.send_signal(signal.SIGTERM)
-        server.wait()
+    if is_taken(port) and serves(uri, port):
+        console.print(f"MLflow is served already: [bold]{newest_page(uri, port)}[/]", highlight=False, soft_wrap=True)
+        return
+
+    def on_ready() -> None:
+        if unattended:
+            console.print(
+                f"MLflow: {escape(redacted(uri))} is served on http://127.0.0.1:{port}, for this machine only. "
+                f"From another: ray attach -p {port} cluster.yaml, and open that address there",
+                highlight=False,
+                soft_wrap=True,
+            )
+        else:
+            page = newest_page(uri, port)
+            console.print(f"MLflow: [bold]{page}[/]  (Ctrl-C ends it)", highlight=False, soft_wrap=True)
+
+    serve(uri, port, runs=folders.runs, on_ready=on_ready)
 
 
 def read_files(

@@ -1,6 +1,6 @@
 """Feature files: HDF5 in, splits that live on the device out; batches are index selections."""
 
-from fmasearch.data.cache import DataSpec, open_dataset, open_split, prepare
+from fmasearch.data.cache import DataSpec, default_cache_dir, open_dataset, open_split, prepare
 from fmasearch.data.checking import FileReport, Finding, check_feature_file
 from fmasearch.data.feature_file import (
     SPLITS,
@@ -45,6 +45,7 @@ __all__ = [
     "check_feature_file",
     "class_names",
     "content_hash",
+    "default_cache_dir",
     "genre_map",
     "merge_feature_files",
     "merge_splits",

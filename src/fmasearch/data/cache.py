@@ -28,6 +28,7 @@ from fmasearch.data.feature_file import (
     read_info,
 )
 from fmasearch.data.genres import GenreMap, genre_map
+from fmasearch.data.remote import copy_here, is_uri
 from fmasearch.data.splits import Dataset, LevelStore, Normaliser, Split
 from fmasearch.errors import DataError
 from fmasearch.files import replacing
@@ -47,6 +48,8 @@ class DataSpec:
     cache_dir: str
     genres: GenreMap | None = None
     """How the file's classes are merged and dropped; None leaves them as they are."""
+    uri: str | None = None
+    """Where the file was copied from, if it was: other nodes copy it from there, too."""
 
     @classmethod
     def of(
@@ -62,20 +65,28 @@ class DataSpec:
         """Check the file and hash it.
 
         Args:
+            path: or its `s3://` or `gs://` URI; it is copied into the cache then, unless it is there.
             source: the file that says `genres`, named in errors.
 
         Raises:
             DataError: if the file cannot be used, or lacks a feature set or the label set.
             ConfigError: if it lacks a class that `genres` name, or they leave fewer than two.
         """
-        info = read_info(path)
+        folder = cache_dir or default_cache_dir()
+        uri = str(path) if is_uri(path) else None
+        file = copy_here(uri, folder) if uri else Path(path)
+        info = read_info(file)
         for feature in features:
             info.feature(feature)
         resolved = genre_map(info, label, genres, source=source)
         _require_equal_frames(info, features)
-        folder = cache_dir or default_cache_dir()
-        sha256 = content_hash(path, memo=folder / "hashes.json")
-        return cls(str(Path(path).resolve()), tuple(features), label, sha256, str(folder), resolved)
+        sha256 = content_hash(file, memo=folder / "hashes.json")
+        return cls(str(file.resolve()), tuple(features), label, sha256, str(folder), resolved, uri)
+
+    @property
+    def name(self) -> str:
+        """The file's name, as people know it."""
+        return Path(self.uri.partition("?")[0] if self.uri else self.path).name
 
     def class_names(self, info: FileInfo) -> tuple[str, ...]:
         """The classes of the study; `info` is of this file."""

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import ray
 import torch
 from ray import tune
 
 from fmasearch.config import TrainConfig
 from fmasearch.data import Dataset, DataSpec, open_dataset
-from fmasearch.files import replacing
+from fmasearch.data.remote import is_uri
 from fmasearch.records import EpochResult, TrialStart
 from fmasearch.searcher import EPOCH_KEY, OBJECTIVE_KEY, RESULT_KEY
+from fmasearch.study.checkpoints import SHARED_MARK, read_checkpoint, write_checkpoint
+from fmasearch.study.node_data import DataSource, on_this_node
 from fmasearch.trainer import Trainer
 
 
@@ -25,10 +28,13 @@ class TrialJob:
 
     start: TrialStart
     data: DataSpec
-    checkpoint_file: str
+    checkpoint: str | None
+    """Path or URI of the trial's checkpoint; None if nobody would find one again."""
     num_threads: int
     gpu_share: float
     checkpoint_seconds: float
+    source: DataSource | None = None
+    """On a cluster, where nodes get the data from."""
 
     def to_config(self) -> dict[str, Any]:
         return {"job": asdict(self)}
@@ -36,7 +42,13 @@ class TrialJob:
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> TrialJob:
         job = dict(config["job"])
-        return cls(start=TrialStart(**job.pop("start")), data=DataSpec.from_json(job.pop("data")), **job)
+        source = job.pop("source")
+        return cls(
+            start=TrialStart(**job.pop("start")),
+            data=DataSpec.from_json(job.pop("data")),
+            source=None if source is None else DataSource(**source),
+            **job,
+        )
 
 
 class TrialActor(tune.Trainable):
@@ -62,6 +74,7 @@ class TrialActor(tune.Trainable):
         self._keep()
         result = next(self._epochs, self._last)
         assert result is not None
+        result = replace(result, node=self._node)
         self._last = result
         return {
             EPOCH_KEY: result.epoch,
@@ -80,15 +93,17 @@ class TrialActor(tune.Trainable):
         device = _device(job.gpu_share)
         self._job = job
         config = TrainConfig.model_validate(job.start.config)
-        trainer = Trainer(config, self._open(job.data, device), device=device)
+        trainer = Trainer(config, self._open(job, device), device=device)
         self._trainer = trainer
-        self._last = _resume(trainer, Path(job.checkpoint_file))
+        self._node = "" if job.source is None else ray.util.get_node_ip_address()
+        self._checkpoint = _within_reach(job)
+        self._last = _resume(trainer, self._checkpoint)
         self._kept_at = time.monotonic()
         self._epochs: Iterator[EpochResult] = trainer.epochs()
 
-    def _open(self, spec: DataSpec, device: str) -> Dataset:
-        if self._dataset is None or self._dataset[:2] != (spec, device):
-            self._dataset = (spec, device, open_dataset(spec, device=device))
+    def _open(self, job: TrialJob, device: str) -> Dataset:
+        if self._dataset is None or self._dataset[:2] != (job.data, device):
+            self._dataset = (job.data, device, open_dataset(on_this_node(job.data, job.source), device=device))
         return self._dataset[2]
 
     def _keep(self) -> None:
@@ -100,17 +115,21 @@ class TrialActor(tune.Trainable):
         if self._last is None or time.monotonic() - self._kept_at < self._job.checkpoint_seconds:
             return
         assert self._trainer is not None
-        with replacing(Path(self._job.checkpoint_file)) as temporary:
-            torch.save({"trainer": self._trainer.state_dict(), "last": self._last.to_json()}, temporary)
+        if self._checkpoint is not None:
+            write_checkpoint(self._checkpoint, {"trainer": self._trainer.state_dict(), "last": self._last.to_json()})
         self._kept_at = time.monotonic()
 
 
-def _resume(trainer: Trainer, checkpoint: Path) -> EpochResult | None:
-    if not checkpoint.exists():
-        return None
-    try:
-        state = torch.load(checkpoint, map_location=trainer.device, weights_only=True)
-    except Exception:  # damaged, as by a power cut, torch raises anything: from the start it comes to the same
+def _within_reach(job: TrialJob) -> str | None:
+    """The checkpoint, unless it lies on a disk of the driver's that this node does not see."""
+    if job.checkpoint is None or job.source is None or job.source.is_here or is_uri(job.checkpoint):
+        return job.checkpoint
+    return job.checkpoint if (Path(job.checkpoint).parent / SHARED_MARK).exists() else None
+
+
+def _resume(trainer: Trainer, checkpoint: str | None) -> EpochResult | None:
+    state = None if checkpoint is None else read_checkpoint(checkpoint, trainer.device)
+    if state is None:
         return None
     trainer.load_state_dict(state["trainer"])
     return EpochResult.from_json(state["last"])

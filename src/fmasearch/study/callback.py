@@ -9,12 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from ray import cloudpickle, tune
+from ray.exceptions import RayActorError
 from ray.tune.experiment import Trial
 
 from fmasearch.records import EpochResult, TrialRecord, TrialStart, TrialState
 from fmasearch.searcher import RESULT_KEY, outcome
 from fmasearch.study.actor import TrialJob
+from fmasearch.study.checkpoints import remove_checkpoint
+from fmasearch.study.losses import MOST_LOSSES, node_was_lost
 from fmasearch.tracking import Tracker
+
+_DIED = "the worker died without a word (out of memory?)"
 
 
 class TrackerCallback(tune.Callback):
@@ -70,7 +75,8 @@ class TrackerCallback(tune.Callback):
         seconds = time.monotonic() - self._started.get(name, time.monotonic())
         epochs = tuple(self._epochs.pop(name, ()))
         self._tracker.finish_trial(TrialRecord(job.start, state, epochs, seconds, error))
-        Path(job.checkpoint_file).unlink(missing_ok=True)
+        if job.checkpoint is not None:
+            remove_checkpoint(job.checkpoint)
 
 
 def _start_of(trial: Trial) -> TrialStart:
@@ -81,8 +87,10 @@ def _reason(trial: Trial) -> str:
     """What was raised in the actor, without its traceback."""
     file = trial.pickled_error_file
     if file is None or not Path(file).exists():
-        return "the worker died without a word (out of memory?)"
+        return _DIED
     error = cloudpickle.loads(Path(file).read_bytes())
+    if isinstance(error, RayActorError):
+        return f"lost its node {MOST_LOSSES + 1} times" if node_was_lost(error) else _DIED
     cause = getattr(error, "cause", None) or error
     lines = [line for line in str(cause).splitlines() if line.strip()]
     return f"{type(cause).__name__}: {lines[-1].strip() if lines else ''}"[:500]

@@ -14,6 +14,7 @@ import yaml
 
 from fmasearch.config import SearchConfig, load_yaml, parse_section
 from fmasearch.data import DataSpec
+from fmasearch.data.remote import is_uri, join_uri
 from fmasearch.errors import StudyError
 from fmasearch.files import replacing
 from fmasearch.space import Space
@@ -61,6 +62,11 @@ class StudyFolder:
         return self.root / "final.json"
 
     @property
+    def nodes(self) -> Path:
+        """On a cluster: how much of the data each node received."""
+        return self.root / "nodes.json"
+
+    @property
     def ray(self) -> Path:
         """What Ray Tune keeps for itself; nothing of ours depends on it."""
         return self.root / "ray"
@@ -77,6 +83,22 @@ class StudyPlan:
     search: SearchConfig
     data: DataSpec
     command: str
+    storage: str | None = None
+    """Folder or URI for checkpoints that every node of a cluster sees; None keeps them in the study's folder."""
+
+    @property
+    def checkpoints(self) -> str:
+        """Folder or URI of the checkpoints of running trials."""
+        if self.storage is None:
+            return str(self.folder.checkpoints.resolve())
+        if is_uri(self.storage):
+            return join_uri(self.storage, self.name, "checkpoints")
+        return str(Path(self.storage).resolve() / self.name / "checkpoints")
+
+    def checkpoint_of(self, trial: str) -> str:
+        """Path or URI of one trial's checkpoint."""
+        place, file = self.checkpoints, f"{trial}.pt"
+        return join_uri(place, file) if is_uri(place) else str(Path(place) / file)
 
     @property
     def hashes(self) -> dict[str, str]:
@@ -108,6 +130,7 @@ def save_plan(plan: StudyPlan) -> None:
         "space": {"name": plan.space.name, "text": plan.space.text},
         "search": {"name": plan.search_name, **plan.search.model_dump(mode="json")},
         "data": plan.data.to_json(),
+        "storage": plan.storage,
     }
     with replacing(plan.folder.plan_file) as temporary:
         temporary.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
@@ -136,4 +159,5 @@ def load_plan(root: Path) -> StudyPlan:
         search=parse_section(SearchConfig, {k: v for k, v in search.items() if k != "name"}, source=source),
         data=DataSpec.from_json(values["data"]),
         command=values["command"],
+        storage=values.get("storage"),
     )

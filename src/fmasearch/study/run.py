@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +33,9 @@ from fmasearch.searcher import (
 from fmasearch.space import Violation
 from fmasearch.study.actor import TrialActor, TrialJob
 from fmasearch.study.callback import TrackerCallback
+from fmasearch.study.checkpoints import remove_checkpoint
 from fmasearch.study.folder import StudyPlan
+from fmasearch.study.losses import losses_forgiven
 from fmasearch.study.runtime import Runtime
 from fmasearch.study.scheduler import build_scheduler
 from fmasearch.tracking import Journal, Tracker, read_journal
@@ -155,7 +157,7 @@ def _fit(
             search_alg=searcher,
             scheduler=scheduler,
             num_samples=-1,  # the searcher says when it is finished
-            max_concurrent_trials=runtime.concurrency,
+            max_concurrent_trials=runtime.limit,
             time_budget_s=time_budget,
             reuse_actors=True,
             trial_name_creator=_trial_name,
@@ -175,7 +177,7 @@ def _fit(
     handler = signal.getsignal(signal.SIGINT)
     interrupted = False
     try:
-        with _quiet():
+        with _quiet(), losses_forgiven() if runtime.on_cluster else nullcontext():
             tuner.fit()
         # Ray catches Ctrl-C while it tunes. It puts the handler back when one came, but not when none did.
         interrupted = signal.getsignal(signal.SIGINT) is handler
@@ -194,10 +196,11 @@ def _job(plan: StudyPlan, start: TrialStart, runtime: Runtime) -> TrialJob:
     return TrialJob(
         start=start,
         data=plan.data,
-        checkpoint_file=str((plan.folder.checkpoints / f"{start.name}.pt").resolve()),
+        checkpoint=plan.checkpoint_of(start.name),
         num_threads=max(1, int(runtime.trial_cpus)),
         gpu_share=runtime.trial_gpus,
         checkpoint_seconds=plan.search.checkpoint_seconds,
+        source=runtime.source,
     )
 
 
@@ -229,7 +232,7 @@ def _close_cut_off(study: optuna.Study, plan: StudyPlan, tracker: Tracker) -> No
         seconds = sum(epoch.epoch_seconds for epoch in trial.epochs)
         close_trial(study, trial.start.number, state, trial.epochs)
         tracker.finish_trial(TrialRecord(trial.start, state, trial.epochs, seconds, error))
-    shutil.rmtree(plan.folder.checkpoints, ignore_errors=True)
+        remove_checkpoint(plan.checkpoint_of(trial.start.name))
 
 
 @contextmanager
