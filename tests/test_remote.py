@@ -14,7 +14,13 @@ from conftest import make_feature_file
 from fmasearch.data import DataSpec, content_hash, open_dataset, remote, stored
 from fmasearch.data.remote import copy_here, is_uri, join_uri, read_object, require_writable, write_object
 from fmasearch.errors import DataError, StudyError
-from fmasearch.study.checkpoints import checkpoint_folder, read_checkpoint, remove_checkpoint, write_checkpoint
+from fmasearch.study.checkpoints import (
+    checkpoint_folder,
+    read_checkpoint,
+    remove_checkpoint,
+    remove_checkpoints,
+    write_checkpoint,
+)
 
 
 class Bucket:
@@ -107,6 +113,15 @@ def test_a_checkpoint_in_a_bucket_comes_back_and_goes(bucket: Bucket) -> None:
     remove_checkpoint(location)
     remove_checkpoint(location)
     assert read_checkpoint(location, "cpu") is None
+
+
+def test_the_checkpoints_of_a_study_go_together_and_others_stay(bucket: Bucket) -> None:
+    for key in ("a/checkpoints/t0.pt", "a/checkpoints/t1.pt", "b/checkpoints/t0.pt"):
+        write_checkpoint(bucket.uri(key), {})
+    remove_checkpoints(bucket.uri("a/checkpoints"))
+    remove_checkpoints(bucket.uri("c/checkpoints"))
+    assert [read_object(bucket.uri(f"a/checkpoints/t{n}.pt")) for n in (0, 1)] == [None, None]
+    assert read_checkpoint(bucket.uri("b/checkpoints/t0.pt"), "cpu") == {}
 
 
 def test_half_a_checkpoint_is_none(bucket: Bucket) -> None:

@@ -244,7 +244,7 @@ def test_the_study_goes_on_to_its_test_and_its_record(story: Story) -> None:
     [parent] = search_runs(story, "study")
     assert parent.info.status == "FINISHED"
     assert not story.folder.ray.exists()
-    assert not list(story.folder.root.glob("checkpoints/*"))
+    assert not sorted(path.name for path in story.folder.root.glob("checkpoints/*"))
 
 
 def test_a_finished_study_says_so(

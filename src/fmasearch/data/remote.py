@@ -71,6 +71,12 @@ def delete_object(uri: str) -> None:
         system.delete_file(path)
 
 
+def delete_objects(uri: str) -> None:
+    """Remove all that is below `uri`."""
+    system, path = fs.FileSystem.from_uri(uri)
+    system.delete_dir_contents(path, missing_dir_ok=True)
+
+
 def join_uri(uri: str, *names: str) -> str:
     """`uri` with `names` appended to its path; what follows a `?` stays behind it."""
     path, mark, query = uri.partition("?")

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from fmasearch.data.remote import delete_object, is_uri, read_object, require_writable, write_object
+from fmasearch.data.remote import delete_object, delete_objects, is_uri, read_object, require_writable, write_object
 from fmasearch.errors import StudyError
 from fmasearch.files import replacing
 
@@ -71,6 +71,15 @@ def remove_checkpoint(location: str) -> None:
         delete_object(location)
     else:
         Path(location).unlink(missing_ok=True)
+
+
+def remove_checkpoints(place: str) -> None:
+    """Remove all that are left in `place`, such as one whose driver was killed between a trial's end and this."""
+    if is_uri(place):
+        delete_objects(place)
+    else:
+        for file in Path(place).glob("*.pt"):
+            file.unlink(missing_ok=True)
 
 
 def _load(source: Any, device: torch.device | str) -> Mapping[str, Any]:

@@ -33,7 +33,7 @@ from fmasearch.searcher import (
 from fmasearch.space import Violation
 from fmasearch.study.actor import TrialActor, TrialJob
 from fmasearch.study.callback import TrackerCallback
-from fmasearch.study.checkpoints import remove_checkpoint
+from fmasearch.study.checkpoints import remove_checkpoints
 from fmasearch.study.folder import StudyPlan
 from fmasearch.study.losses import losses_forgiven
 from fmasearch.study.runtime import Runtime
@@ -90,6 +90,7 @@ def run_search(plan: StudyPlan, objective: Objective, runtime: Runtime, tracker:
         interrupted = _fit(searcher, scheduler, callback, plan, runtime, time_budget=left)
     if not interrupted:
         _close_cut_off(study, plan, tracker)
+        remove_checkpoints(plan.checkpoints)
     seconds = spent + time.monotonic() - started
     return SearchResult(read_journal(plan.folder.journal).finished, interrupted, seconds)
 
@@ -232,7 +233,6 @@ def _close_cut_off(study: optuna.Study, plan: StudyPlan, tracker: Tracker) -> No
         seconds = sum(epoch.epoch_seconds for epoch in trial.epochs)
         close_trial(study, trial.start.number, state, trial.epochs)
         tracker.finish_trial(TrialRecord(trial.start, state, trial.epochs, seconds, error))
-        remove_checkpoint(plan.checkpoint_of(trial.start.name))
 
 
 @contextmanager
