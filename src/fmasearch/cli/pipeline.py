@@ -162,6 +162,7 @@ def _mlflow(plan: StudyPlan, uri: str, objective: Objective, facts: dict[str, st
         tags=tags,
         params=plan.search.model_dump(mode="json"),
         resume=resumed,
+        runs=plan.folder.root.parent,
     )
 
 

@@ -21,7 +21,7 @@ from fmasearch.config import SearchConfig, load_search, parse_section
 from fmasearch.errors import ConfigError, StudyError
 from fmasearch.space import Space
 from fmasearch.tracking import default_uri
-from fmasearch.tracking.locations import is_server, redacted
+from fmasearch.tracking.locations import is_server, redacted, redacted_command
 
 if TYPE_CHECKING:
     from fmasearch.study import StudyPlan
@@ -86,7 +86,7 @@ def tune(
         search_name=search_name,
         search=search,
         data=spec,
-        command=command or shlex.join(["fmasearch", *sys.argv[1:]]),
+        command=command or redacted_command(["fmasearch", *sys.argv[1:]]),
         storage=storage,
     )
     save_plan(plan)
@@ -207,4 +207,4 @@ def _results_option(folders: Folders) -> str:
 
 def _non_default(folders: Folders) -> str:
     parts = "" if folders.runs == Path("runs") else f" --runs {shlex.quote(str(folders.runs))}"
-    return parts if folders.mlflow_uri is None else f"{parts} --mlflow {shlex.quote(folders.mlflow_uri)}"
+    return parts if folders.mlflow_uri is None else f"{parts} --mlflow {shlex.quote(redacted(folders.mlflow_uri))}"

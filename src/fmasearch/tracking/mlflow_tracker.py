@@ -73,6 +73,7 @@ class MlflowTracker:
         tags: of the parent run, such as `mlflow.source.git.commit` and `fmasearch.space_hash`.
         params: of the parent run, nested or flat: the settings of the search.
         flush_seconds: a trial's epochs reach MLflow when it ends, and at least this often before.
+        runs: the studies' folder, where artifacts lie if the store is a database.
 
     Raises:
         StudyError: if the store or the experiment cannot be opened.
@@ -89,12 +90,13 @@ class MlflowTracker:
         params: Mapping[str, Any] | None = None,
         resume: bool = False,
         flush_seconds: float = 60.0,
+        runs: Path | None = None,
     ) -> None:
         self._objective = objective
         self._study_name = study_name
         self._flush_seconds = flush_seconds
         self._client = init_store(uri)
-        self._experiment_id = open_experiment(self._client, experiment)
+        self._experiment_id = open_experiment(self._client, experiment, runs=runs)
         self._tags = {"mlflow.user": _user(), "mlflow.source.type": "LOCAL", **(tags or {})}
         parent = self._find_parent() if resume else None
         self.parent_run_id = self._reopen_parent(parent) if parent else self._create_parent()
