@@ -71,7 +71,8 @@ def _start(address: str | None, num_cpus: int, object_store_bytes: int) -> None:
     if address:
         ray.init(address=address, **quiet)
     else:
-        ray.init(num_cpus=num_cpus, include_dashboard=False, object_store_memory=object_store_bytes, **quiet)
+        # "local", or it would join any Ray that somebody has running on this machine.
+        ray.init("local", num_cpus=num_cpus, include_dashboard=False, object_store_memory=object_store_bytes, **quiet)
 
 
 def _as_node(values: Mapping[str, Any]) -> Node:

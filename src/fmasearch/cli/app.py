@@ -43,7 +43,11 @@ Runs = Annotated[Path, typer.Option(help="Working folder of studies and of the M
 Results = Annotated[Path, typer.Option(help="Where finished studies leave their record.")]
 Mlflow = Annotated[
     str | None,
-    typer.Option("--mlflow", envvar="MLFLOW_TRACKING_URI", help="MLflow tracking URI (default: sqlite in RUNS)."),
+    typer.Option(
+        "--mlflow",
+        envvar=["MLFLOW_TRACKING_URI", "MLFLOW_BACKEND_STORE_URI"],
+        help="MLflow store: http://HOST:PORT, postgresql://USER:PASSWORD@HOST/DB (default: sqlite in RUNS).",
+    ),
 ]
 Sets = Annotated[
     list[str] | None,
@@ -62,7 +66,10 @@ def tune(
     space: Annotated[
         Path | None, typer.Argument(help="Search space, e.g. spaces/cnn_gru.yaml, or a W&B sweep.")
     ] = None,
-    data: Annotated[Path | None, typer.Option("--data", "-d", help="Feature file (HDF5).", show_default=False)] = None,
+    data: Annotated[
+        str | None,
+        typer.Option("--data", "-d", help="Feature file (HDF5), or its s3:// or gs:// URI.", show_default=False),
+    ] = None,
     search: Annotated[
         Path | None,
         typer.Option("--search", "-s", help="How hard to look (default: search/default.yaml).", show_default=False),
@@ -89,6 +96,10 @@ def tune(
         str | None,
         typer.Option(help="Reject larger models before they are trained: 5e6, 5M.", show_default=False),
     ] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(help="Folder or s3:// or gs:// URI for checkpoints that all nodes see.", show_default=False),
+    ] = None,
     runs: Runs = Path("runs"),
     results: Results = Path("results"),
     mlflow: Mlflow = None,
@@ -110,7 +121,58 @@ def tune(
         "seed": seed,
     }
     overrides = [*_given(shortcuts), *(set_ or [])]
-    studies.tune(space, data, search, overrides, folders, init_from=init_from, max_parameters=max_parameters)
+    studies.tune(
+        space,
+        data,
+        search,
+        overrides,
+        folders,
+        init_from=init_from,
+        max_parameters=max_parameters,
+        storage=storage,
+    )
+
+
+@app.command()
+def status(
+    study: Annotated[str | None, typer.Argument(help="Name of a study (default: a table of all).")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    runs: Runs = Path("runs"),
+    results: Results = Path("results"),
+) -> None:
+    """Show what a study is doing: its stage, trials, best so far, nodes, and what to do next."""
+    from fmasearch.cli import studies, study_status
+
+    study_status.status(study, studies.Folders(runs, results), as_json=json)
+
+
+@app.command()
+def watch(
+    study: Annotated[str, typer.Argument(help="Name of a study.")],
+    runs: Runs = Path("runs"),
+    results: Results = Path("results"),
+) -> None:
+    """Watch a study that runs elsewhere until it ends. Ctrl-C ends the watching, not the study."""
+    from fmasearch.cli import studies, watching
+
+    watching.watch(study, studies.Folders(runs, results))
+
+
+@app.command()
+def stop(
+    study: Annotated[str, typer.Argument(help="Name of a study.")],
+    trials: Annotated[
+        list[str] | None,
+        typer.Argument(help="Trials to end, e.g. t0003 t0007; the others go on.", show_default=False),
+    ] = None,
+    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for the study's answer.")] = 60,
+    runs: Runs = Path("runs"),
+    results: Results = Path("results"),
+) -> None:
+    """Stop a study that runs elsewhere, as Ctrl-C would: it can be resumed. Or stop some of its trials alone."""
+    from fmasearch.cli import stopping, studies
+
+    stopping.stop(study, trials or [], studies.Folders(runs, results), wait=wait)
 
 
 @app.command("train")
@@ -179,12 +241,67 @@ def demo(
 def ui(
     runs: Runs = Path("runs"),
     mlflow: Mlflow = None,
-    port: Annotated[int, typer.Option(help="Port on this machine.")] = 5000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on this machine.")] = 5000,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Run unattended, as on a cluster's head; makes the store if need be.")
+    ] = False,
 ) -> None:
     """Open MLflow's page on this machine only: every trial side by side."""
     from fmasearch.cli import studies
 
-    studies.ui(studies.Folders(runs, Path("results"), mlflow), port)
+    studies.ui(studies.Folders(runs, Path("results"), mlflow), port, unattended=serve)
+
+
+@app.command()
+def doctor(
+    cluster: Annotated[bool, typer.Option("--cluster", help="Every node of the Ray cluster that we are in.")] = False,
+    storage: Annotated[
+        str | None,
+        typer.Option(help="Folder or s3:// or gs:// URI for checkpoints to try out.", show_default=False),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option("--data", "-d", help="Feature file (HDF5), or its s3:// or gs:// URI.", show_default=False),
+    ] = None,
+    runs: Runs = Path("runs"),
+    mlflow: Mlflow = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Check that this machine, or every node of a cluster, is fit for a study, and say how to mend it.
+
+    Exit code 1 if anything failed.
+    """
+    from fmasearch.cli import doctor_command
+
+    doctor_command.run(runs, mlflow, cluster=cluster, storage=storage, data=data, as_json=json)
+
+
+@app.command()
+def submit(
+    cluster: Annotated[Path, typer.Argument(help="File of Ray's cluster launcher, e.g. cluster.yaml.")],
+    command: Annotated[list[str], typer.Argument(help="A command of fmasearch, after `--`.", metavar="-- COMMAND")],
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Leave a study as soon as it runs, and print how to come back to it.")
+    ] = False,
+) -> None:
+    """Run a command on a cluster: `tune` as a job, with this folder and its data; any other on the head."""
+    from fmasearch.cli import submitting
+
+    submitting.submit(cluster, command, detach=detach)
+
+
+@app.command()
+def fetch(
+    cluster: Annotated[Path, typer.Argument(help="File of Ray's cluster launcher, e.g. cluster.yaml.")],
+    study: Annotated[str | None, typer.Argument(help="Name of a study; without it, list them.")] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where its record goes.")] = Path("results"),
+    runs: Annotated[Path, typer.Option(help="Where its model and journals go.")] = Path("runs"),
+    force: Annotated[bool, typer.Option("--force", help="Replace another study of this name.")] = False,
+) -> None:
+    """Bring a study home from a cluster: its record, its model and its journals."""
+    from fmasearch.cli import submitting
+
+    submitting.fetch(cluster, study, results=out, runs=runs, force=force)
 
 
 @app.command()

@@ -1,23 +1,35 @@
-"""The live view of a study: a table on a terminal, one line per event elsewhere. It is a `Tracker` like the others."""
+"""The live view of a study: tables on a terminal, one line per event elsewhere. It is a `Tracker` like the others."""
 
 from __future__ import annotations
 
-import statistics
+import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.markup import escape
-from rich.table import Table
 from rich.text import Text
 
+from fmasearch.cli.live_nodes import Cluster, NodeRow, count_nodes, node_rows, node_table
+from fmasearch.cli.live_tables import (
+    RungRow,
+    SeenTrial,
+    best_of,
+    fill_lines,
+    rung_rows,
+    rung_table,
+    running_table,
+)
 from fmasearch.config import SearchConfig
 from fmasearch.records import EpochResult, Objective, TrialRecord, TrialStart, TrialState
 from fmasearch.tracking import CloseStatus
+
+if TYPE_CHECKING:
+    from fmasearch.ray_session import Node
 
 STYLES = {
     TrialState.COMPLETED: "green",
@@ -26,29 +38,19 @@ STYLES = {
 }
 
 
-@dataclass
-class _Seen:
-    """One trial as the view knows it."""
-
-    start: TrialStart
-    epochs: list[EpochResult] = field(default_factory=list)
-    state: TrialState = TrialState.RUNNING
-
-    @property
-    def best(self) -> float:
-        return self.epochs[-1].best_objective if self.epochs else float("nan")
-
-
 class LiveView:
-    """Shows trials while they run.
+    """Shows trials while they run. What it is told before it is shown is what an earlier session did.
 
     Args:
-        console: where to; a terminal gets a live table, anything else plain lines.
+        console: where to; a terminal gets live tables, anything else plain lines.
         title: what is running.
         objective: what trials are compared by.
         total: trials to expect.
         rungs: epochs at which weak trials are stopped.
         finished: trials of an earlier session.
+        nodes: asks for the machines of the cluster; None on a single machine, and for who is not part of it.
+        elapsed: seconds that this has been going on for; None shows no clock.
+        unfinished: what trials without an end are called; other than `running` once the study stands still.
     """
 
     def __init__(
@@ -60,147 +62,154 @@ class LiveView:
         total: int,
         rungs: Sequence[int] = (),
         finished: Sequence[TrialRecord] = (),
+        nodes: Callable[[], Sequence[Node]] | None = None,
+        elapsed: float | None = 0.0,
+        unfinished: str = "running",
     ) -> None:
         self.console = console
         self.title = title
         self.objective = objective
         self.total = total
         self.rungs = tuple(rungs)
+        self._elapsed = elapsed
+        self._unfinished = unfinished
         self._started = time.monotonic()
-        self._trials = {t.name: _Seen(t.start, list(t.epochs), t.state) for t in finished}
-        self._earlier = len(self._trials)
-        self._live: Live | None = None
+        self._trials = {t.name: SeenTrial(t.start, list(t.epochs), t.state) for t in finished}
+        self._lock = threading.Lock()  # the terminal is drawn by a thread of its own
+        self._is_shown = False
+        self._cluster = Cluster(nodes)
+        self._earlier = self.num_ended
 
     @contextmanager
     def showing(self) -> Iterator[LiveView]:
-        """Keep the table on screen meanwhile; plain consoles only get its last state."""
-        if not self.console.is_terminal:
-            self.console.print(f"{self.title}: {self.total} trials, {self._objective_words()}", highlight=False)
-            yield self
-            return
-        with Live(self.render(), console=self.console, refresh_per_second=4, transient=False) as live:
-            self._live = live
-            yield self
-            live.update(self.render())
-            self._live = None
+        """Keep the tables on screen meanwhile; plain consoles get a line when something ends, joins or is lost."""
+        self._started, self._earlier, self._is_shown = time.monotonic(), self.num_ended, True
+        try:
+            if self.console.is_terminal:
+                with Live(get_renderable=self.render, console=self.console, refresh_per_second=2):
+                    yield self
+            else:
+                self._print(f"{self.title}: {self.total} trials, {self._objective_words()}")
+                self._print_nodes()
+                yield self
+        finally:
+            self._is_shown = False
 
     def start_trial(self, start: TrialStart) -> None:
-        seen = self._trials.setdefault(start.name, _Seen(start))
-        seen.state = TrialState.RUNNING
-        self._refresh()
+        with self._lock:
+            seen = self._trials.setdefault(start.name, SeenTrial(start))
+            seen.state = TrialState.RUNNING
+        self._print_nodes()
 
     def log_epoch(self, name: str, result: EpochResult) -> None:
-        self._trials[name].epochs.append(result)
-        self._refresh()
+        with self._lock:
+            seen = self._trials[name]
+            seen.epochs = [epoch for epoch in seen.epochs if epoch.epoch < result.epoch] + [result]
+        self._print_nodes()
 
     def finish_trial(self, record: TrialRecord) -> None:
-        seen = self._trials.setdefault(record.name, _Seen(record.start))
-        seen.epochs, seen.state = list(record.epochs), record.state
-        if self._live is None and not self.console.is_terminal:
-            self.console.print(self._line(record), highlight=False, soft_wrap=True)
-        self._refresh()
+        with self._lock:
+            seen = self._trials.setdefault(record.name, SeenTrial(record.start))
+            seen.epochs, seen.state = list(record.epochs), record.state
+        if self._prints_lines:
+            self._print(self._line(record))
 
     def close(self, status: CloseStatus) -> None:
         """Nothing to close: the table belongs to `showing`."""
 
+    @property
+    def trials(self) -> list[SeenTrial]:
+        return list(self._trials.values())
+
+    @property
+    def num_ended(self) -> int:
+        return sum(seen.state is not TrialState.RUNNING for seen in self._trials.values())
+
+    @property
+    def best(self) -> SeenTrial | None:
+        return best_of(self.trials, self.objective)
+
+    def rung_rows(self) -> list[RungRow]:
+        return rung_rows(self.trials, self.rungs, self.objective)
+
+    def node_rows(self) -> list[NodeRow]:
+        return node_rows(self.trials, self._cluster.nodes)
+
     def render(self) -> Group:
         """The whole view."""
-        parts: list[Table | Text] = [self._headline(), self._best_line()]
-        if self.rungs:
-            parts.append(self._rung_table())
-        running = [seen for seen in self._trials.values() if seen.state is TrialState.RUNNING]
-        if running:
-            parts.append(self._running_table(running))
+        self._cluster.look()
+        with self._lock:
+            nodes = self.node_rows()
+            running = [seen for seen in self.trials if seen.state is TrialState.RUNNING]
+            parts: list[RenderableType] = [self._headline(nodes)]
+            if nodes and not running and self.num_ended == self._earlier:
+                parts.append(Text(f"waiting for machines: no trial has started on {count_nodes(nodes)}", "yellow"))
+            if self._trials:
+                parts.append(self._best_line())
+            if self._trials and self.rungs:
+                parts.append(rung_table(self.rung_rows()))
+            if running:
+                parts.append(running_table(running, self._unfinished))
+            if nodes:
+                parts.append(node_table(nodes))
         return Group(*parts)
 
-    def _refresh(self) -> None:
-        if self._live is not None:
-            self._live.update(self.render())
-
-    def _headline(self) -> Text:
-        states = Counter(seen.state for seen in self._trials.values())
-        ended = sum(count for state, count in states.items() if state is not TrialState.RUNNING)
-        text = Text.assemble((self.title, "bold"), f"  {ended}/{self.total} trials ended")
-        text.append(f"  {states[TrialState.RUNNING]} running", "cyan")
-        for state, style in STYLES.items():
-            text.append(f"  {states[state]} {state}", style if states[state] else "dim")
-        text.append(f"  {_duration(time.monotonic() - self._started)}")
-        if (left := self._seconds_left(ended)) is not None:
-            text.append(f"  about {_duration(left)} left", "dim")
-        return text
+    def _headline(self, nodes: Sequence[NodeRow]) -> Text:
+        states = Counter(seen.state for seen in self.trials)
+        parts = [
+            Text.assemble((self.title, "bold"), f"  {self.num_ended}/{self.total} trials ended"),
+            Text(f"{states[TrialState.RUNNING]} {self._unfinished}", "cyan"),
+            *(Text(f"{states[state]} {state}", style if states[state] else "dim") for state, style in STYLES.items()),
+        ]
+        if nodes:
+            parts.append(Text(count_nodes(nodes)))
+        if self._elapsed is not None:
+            parts.append(Text(duration(self._elapsed + time.monotonic() - self._started)))
+        if (left := self._seconds_left()) is not None:
+            parts.append(Text(f"about {duration(left)} left", "dim"))
+        return fill_lines(parts, self.console.width)
 
     def _best_line(self) -> Text:
-        best = self._best()
+        best = self.best
         if best is None:
             return Text("no epoch has ended yet", "dim")
-        params = "  ".join(f"{_short(k)}={_value(v)}" for k, v in best.start.params.items())
-        return Text.assemble(
-            "best ",
-            (f"{best.best:.4f}", "bold green"),
-            f" {self.objective.metric}  {best.start.name}  ",
-            (params, "dim"),
+        head = Text.assemble(
+            "best ", (f"{best.best:.4f}", "bold green"), f" {self.objective.metric}  {best.start.name}"
         )
-
-    def _rung_table(self) -> Table:
-        table = Table(box=None, pad_edge=False, header_style="dim")
-        for heading in ("rung (epoch)", "reached", "best", "median"):
-            table.add_column(heading, justify="right")
-        for rung in self.rungs:
-            values = [e.best_objective for s in self._trials.values() for e in s.epochs if e.epoch == rung]
-            best = f"{_extreme(values, self.objective):.4f}" if values else "–"
-            median = f"{statistics.median(values):.4f}" if values else "–"
-            table.add_row(str(rung), str(len(values)), best, median)
-        return table
-
-    def _running_table(self, running: Sequence[_Seen]) -> Table:
-        table = Table(box=None, pad_edge=False, header_style="dim")
-        for heading, justify in (
-            ("running", "left"),
-            ("epoch", "right"),
-            ("best", "right"),
-            ("s/epoch", "right"),
-        ):
-            table.add_column(heading, justify="left" if justify == "left" else "right")
-        for seen in running[:12]:
-            if seen.epochs:
-                last = seen.epochs[-1]
-                table.add_row(
-                    seen.start.name,
-                    str(last.epoch),
-                    f"{last.best_objective:.4f}",
-                    f"{last.epoch_seconds:.1f}",
-                )
-            else:
-                table.add_row(seen.start.name, "0", "–", "–")
-        if len(running) > 12:
-            table.add_row(f"and {len(running) - 12} more", "", "", "")
-        return table
+        params = (Text(f"{_short(key)}={_value(value)}", "dim") for key, value in best.start.params.items())
+        return fill_lines([head, *params], self.console.width)
 
     def _line(self, record: TrialRecord) -> str:
-        ended = sum(s.state is not TrialState.RUNNING for s in self._trials.values())
-        head = f"[{ended}/{self.total}] {record.name} {record.state}"
+        head = f"[{self.num_ended}/{self.total}] {record.name} {record.state}"
         if record.best is None:
-            return escape(f"{head}: {record.error}")
-        best = self._best()
+            return f"{head}: {record.error}"
+        best = self.best
         so_far = f", best so far {best.best:.4f} ({best.start.name})" if best else ""
         reason = f" ({record.error})" if record.error else ""
-        return escape(
+        return (
             f"{head} after {len(record.epochs)} epochs, {self.objective.metric} "
             f"{record.best.objective:.4f}{reason}{so_far}"
         )
 
-    def _best(self) -> _Seen | None:
-        scored = [s for s in self._trials.values() if s.epochs and s.state is not TrialState.FAILED]
-        if not scored:
-            return None
-        return max(scored, key=lambda s: s.best) if self.objective.mode == "max" else min(scored, key=lambda s: s.best)
+    @property
+    def _prints_lines(self) -> bool:
+        return self._is_shown and not self.console.is_terminal
 
-    def _seconds_left(self, ended: int) -> float | None:
-        """From the pace of this session; nothing before a few trials have ended."""
-        here = ended - self._earlier
-        if here < 3 or ended >= self.total:
+    def _print(self, line: str) -> None:
+        self.console.print(escape(line), highlight=False, soft_wrap=True)
+
+    def _print_nodes(self) -> None:
+        """For plain consoles: which machines came and went since the last look."""
+        if self._prints_lines:
+            for line in self._cluster.look():
+                self._print(line)
+
+    def _seconds_left(self) -> float | None:
+        """From the pace since the view is shown; nothing before a few trials have ended."""
+        here = self.num_ended - self._earlier
+        if not self._is_shown or here < 3 or self.num_ended >= self.total:
             return None
-        return (time.monotonic() - self._started) / here * (self.total - ended)
+        return (time.monotonic() - self._started) / here * (self.total - self.num_ended)
 
     def _objective_words(self) -> str:
         return f"{'highest' if self.objective.mode == 'max' else 'lowest'} {self.objective.metric} wins"
@@ -217,8 +226,11 @@ def rung_epochs(search: SearchConfig) -> tuple[int, ...]:
     return (*rungs, search.max_epochs)
 
 
-def _extreme(values: Sequence[float], objective: Objective) -> float:
-    return max(values) if objective.mode == "max" else min(values)
+def duration(seconds: float) -> str:
+    """`1h02m`, `3m05s`."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{rest:02d}s"
 
 
 def _short(path: str) -> str:
@@ -227,9 +239,3 @@ def _short(path: str) -> str:
 
 def _value(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{rest:02d}s"

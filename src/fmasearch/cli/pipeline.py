@@ -18,6 +18,7 @@ from fmasearch.cli.live import LiveView, rung_epochs
 from fmasearch.data import read_info
 from fmasearch.finalize import confirm_starts, confirmed, final_training, train_final
 from fmasearch.records import ConfirmRecord, EpochResult, FinalRecord, Objective, StudyRecord
+from fmasearch.ray_session import cluster_nodes
 from fmasearch.report import write_results
 from fmasearch.searcher import num_trials
 from fmasearch.study import (
@@ -30,6 +31,7 @@ from fmasearch.study import (
     run_search,
     study_runtime,
 )
+from fmasearch.study.stopping import stop_requested
 from fmasearch.tasks import build_task
 from fmasearch.tracking import CompositeTracker, JsonlTracker, read_journal, replay
 from fmasearch.tracking.mlflow_tracker import MlflowTracker
@@ -84,6 +86,7 @@ def _search(
         total=num_trials(plan.search, plan.space),
         rungs=rung_epochs(plan.search),
         finished=earlier,
+        nodes=cluster_nodes if runtime.on_cluster else None,
     )
     journal = JsonlTracker(plan.folder.journal)
     replay(read_journal(plan.folder.journal), mlflow)  # what it missed when the driver was killed
@@ -106,7 +109,14 @@ def _confirm(
     cut_off = {trial.start.name: trial.epochs for trial in known.unfinished}
     left = [start for start in starts if start.name not in earlier]
     journal = JsonlTracker(plan.folder.confirm_journal)
-    view = LiveView(console, "confirm over seeds", objective, total=len(starts), finished=tuple(earlier.values()))
+    view = LiveView(
+        console,
+        "confirm over seeds",
+        objective,
+        total=len(starts),
+        finished=tuple(earlier.values()),
+        nodes=cluster_nodes if runtime.on_cluster else None,
+    )
     with view.showing():
         run_jobs(plan, left, runtime, CompositeTracker([journal, view]), objective=objective, earlier=cut_off)
     done = {record.name: record for record in read_journal(plan.folder.confirm_journal).finished}
@@ -132,6 +142,8 @@ def _final(
     with console.status("final training") as status:
 
         def show(result: EpochResult) -> None:
+            if stop_requested(plan.folder):
+                raise Interrupted
             status.update(f"final training, epoch {result.epoch}: train_loss {result.metrics['train_loss']:.4f}")
 
         return train_final(

@@ -126,9 +126,11 @@ def resume(name: str, folders: Folders) -> Path:
 def run_study(plan: StudyPlan, folders: Folders, console: Console, *, resumed: bool = False) -> Path:
     """Search, confirm, retrain, test, record; ends the program with 130 when interrupted."""
     from fmasearch.cli.pipeline import Interrupted, run
+    from fmasearch.study.driver import mark_driver
 
     try:
-        folder = run(plan, folders.results, folders.tracking_uri, console, resumed=resumed)
+        with mark_driver(plan.folder):
+            folder = run(plan, folders.results, folders.tracking_uri, console, resumed=resumed)
     except Interrupted:
         command = f"{program()} tune --resume {plan.name}{_non_default(folders)}{_results_option(folders)}"
         console.print(f"\ninterrupted; nothing is lost.\nnext: [bold]{command}[/]", highlight=False, soft_wrap=True)

@@ -38,6 +38,7 @@ from fmasearch.study.folder import StudyPlan
 from fmasearch.study.losses import losses_forgiven
 from fmasearch.study.runtime import Runtime
 from fmasearch.study.scheduler import build_scheduler
+from fmasearch.study.stopping import StopRequests
 from fmasearch.tracking import Journal, Tracker, read_journal
 
 
@@ -168,6 +169,7 @@ def _fit(
             name=f"{time.time_ns()}",
             storage_path=str(plan.folder.ray.resolve()),
             callbacks=[callback],
+            stop=StopRequests(plan.folder),
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=0),
             # Actors checkpoint by themselves, by time and not by epoch.

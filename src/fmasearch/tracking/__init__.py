@@ -6,7 +6,7 @@ Nothing imported here needs MLflow; its tracker is `fmasearch.tracking.mlflow_tr
 import os
 
 from fmasearch.tracking.base import CloseStatus, CompositeTracker, MemoryTracker, Tracker
-from fmasearch.tracking.jsonl import Journal, JsonlTracker, TrialJournal, read_journal, replay
+from fmasearch.tracking.jsonl import Journal, JournalReader, JsonlTracker, TrialJournal, read_journal, replay
 from fmasearch.tracking.locations import artifact_folder, default_uri, ui_command
 
 # MLflow reads these when it is imported, which only modules of this package do. A study runs offline:
@@ -18,6 +18,7 @@ __all__ = [
     "CloseStatus",
     "CompositeTracker",
     "Journal",
+    "JournalReader",
     "JsonlTracker",
     "MemoryTracker",
     "Tracker",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -84,13 +85,48 @@ def read_journal(path: Path) -> Journal:
     trials: dict[str, TrialJournal] = {}
     status: CloseStatus | None = None
     for number, line in enumerate(content.split(b"\n")[:-1], start=1):
-        try:
+        with _naming(path, number):
             event = json.loads(line)
             status = event["status"] if event["event"] == "close" else None
             _apply(event, trials)
-        except (ValueError, KeyError, TypeError) as error:
-            raise StudyError(f"{path}:{number}: not an event of a study's journal: {error!r}") from None
     return Journal(trials, status)
+
+
+class JournalReader:
+    """Tells a tracker what another process appends to the journal at `path`, look by look.
+
+    An absent file is an empty journal; a last line without its end is left for the next look.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._num_bytes = 0
+        self._num_lines = 0
+        self.status: CloseStatus | None = None
+        """Of the last close; None once something was told after it."""
+
+    def tell(self, tracker: Tracker) -> None:
+        """Tell `tracker` every event since the last look, but no close: a resumed study goes on after one.
+
+        Raises:
+            StudyError: as `read_journal`.
+        """
+        for line in self._new_lines():
+            self._num_lines += 1
+            with _naming(self._path, self._num_lines):
+                event = json.loads(line)
+                self.status = event["status"] if event["event"] == "close" else None
+                _tell(event, tracker)
+
+    def _new_lines(self) -> list[bytes]:
+        if not self._path.exists():
+            return []
+        with self._path.open("rb") as file:
+            file.seek(self._num_bytes)
+            content = file.read()
+        *lines, cut = content.split(b"\n")
+        self._num_bytes += len(content) - len(cut)
+        return lines
 
 
 def replay(journal: Journal, tracker: Tracker) -> None:
@@ -118,6 +154,29 @@ def _apply(event: Mapping[str, Any], trials: dict[str, TrialJournal]) -> None:
             pass
         case other:
             raise ValueError(f"unknown event {other!r}")
+
+
+def _tell(event: Mapping[str, Any], tracker: Tracker) -> None:
+    match event["event"]:
+        case "start":
+            tracker.start_trial(TrialStart(**event["start"]))
+        case "epoch":
+            tracker.log_epoch(event["name"], EpochResult.from_json(event["result"]))
+        case "finish":
+            tracker.finish_trial(TrialRecord.from_json(event["record"]))
+        case "close":
+            pass
+        case other:
+            raise ValueError(f"unknown event {other!r}")
+
+
+@contextmanager
+def _naming(path: Path, number: int) -> Iterator[None]:
+    """Say which line of which file it was that could not be read."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError) as error:
+        raise StudyError(f"{path}:{number}: not an event of a study's journal: {error!r}") from None
 
 
 def _drop_cut_line(path: Path) -> None:
