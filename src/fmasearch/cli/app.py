@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from fmasearch.cli.prepare_commands import prepare_app
+from fmasearch.cli.data_commands import data_app
+from fmasearch.cli.spaces_commands import spaces_app
 
 app = typer.Typer(
     name="fmasearch",
@@ -19,23 +20,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-spaces_app = typer.Typer(help="Look at search spaces.", no_args_is_help=True)
-data_app = typer.Typer(help="Look at feature files and rework them.", no_args_is_help=True)
 app.add_typer(spaces_app, name="spaces")
 app.add_typer(data_app, name="data")
-data_app.add_typer(prepare_app, name="prepare")
 
 
 class SplitChoice(StrEnum):
     train = "train"
     val = "val"
     test = "test"
-
-
-class SplitByChoice(StrEnum):
-    artist = "artist"
-    track = "track"
-    none = "none"
 
 
 Data = Annotated[Path, typer.Option("--data", "-d", help="Feature file (HDF5).", show_default=False)]
@@ -310,141 +302,6 @@ def version() -> None:
     from fmasearch.cli import inspecting
 
     inspecting.version()
-
-
-@spaces_app.command("list")
-def spaces_list(
-    folder: Annotated[Path, typer.Argument(help="Folder with space files.")] = Path("spaces"),
-) -> None:
-    """List the spaces of a folder."""
-    from fmasearch.cli import inspecting
-
-    inspecting.list_spaces(folder)
-
-
-@spaces_app.command("show")
-def spaces_show(space: Annotated[Path, typer.Argument(help="Space file.")]) -> None:
-    """Show what a space searches, its constants and its known-good points."""
-    from fmasearch.cli import inspecting
-
-    inspecting.show_space(space)
-
-
-@spaces_app.command("check")
-def spaces_check(
-    space: Annotated[list[Path], typer.Argument(help="Space files.")],
-    data: Annotated[
-        Path | None,
-        typer.Option("--data", "-d", help="Feature file that models must fit.", show_default=False),
-    ] = None,
-) -> None:
-    """Check space files, and build sampled models (without memory) to see that they exist."""
-    from fmasearch.cli import inspecting
-
-    inspecting.check_spaces(space, data)
-
-
-@spaces_app.command("convert")
-def spaces_convert(
-    sweep: Annotated[Path, typer.Argument(help="W&B sweep file.")],
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Space file to write.", show_default=False)] = None,
-) -> None:
-    """Translate a W&B sweep into a space file, and say what could not be."""
-    from fmasearch.cli import sweeps
-
-    sweeps.convert(sweep, out)
-
-
-@spaces_app.command("keys")
-def spaces_keys(
-    name: Annotated[str | None, typer.Argument(help="A section (optimizer) or an architecture (ast).")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
-    """Explain the keys that a space may set: values, default, meaning."""
-    from fmasearch.cli import keys
-
-    keys.print_keys(name, as_json=json)
-
-
-@data_app.command("info")
-def data_info(
-    file: Annotated[Path, typer.Argument(help="Feature file.")],
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
-    """Show what a feature file holds."""
-    from fmasearch.cli import inspecting
-
-    inspecting.data_info(file, as_json=json)
-
-
-@data_app.command("check")
-def data_check(
-    file: Annotated[Path, typer.Argument(help="Feature file.")],
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
-    """Look for damage, silence, duplicates and artists in several splits. Exit code 1 if there are errors."""
-    from fmasearch.cli import checking
-
-    checking.check(file, as_json=json)
-
-
-@data_app.command("show")
-def data_show(
-    file: Annotated[Path, typer.Argument(help="Feature file.")],
-    track: Annotated[str, typer.Argument(help="Track id.")],
-    feature: Annotated[str | None, typer.Option(help="Feature set (default: mel).", show_default=False)] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Draw it into this PNG, SVG or PDF.", show_default=False)
-    ] = None,
-) -> None:
-    """Show one track: what is known of it, and its spectrogram."""
-    from fmasearch.cli import checking
-
-    checking.show(file, track, feature=feature, out=out)
-
-
-@data_app.command("merge")
-def data_merge(
-    files: Annotated[list[Path], typer.Argument(help="Feature files with equal feature settings.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Feature file to write.", show_default=False)],
-    same_artists: Annotated[
-        bool, typer.Option("--same-artists", help="Artist ids mean the same artist in every file.")
-    ] = False,
-) -> None:
-    """Put several feature files into one."""
-    from fmasearch.cli import reworking
-
-    reworking.merge(files, out, same_artists=same_artists)
-
-
-@data_app.command("resplit")
-def data_resplit(
-    file: Annotated[Path, typer.Argument(help="Feature file.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Feature file to write.", show_default=False)],
-    by: Annotated[
-        SplitByChoice, typer.Option(help="Keep whole artists on one side, deal single tracks, or keep the splits.")
-    ] = SplitByChoice.artist,
-    fractions: Annotated[str, typer.Option(help="Shares of train, val and test.")] = "0.8,0.1,0.1",
-    seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
-    stratify: Annotated[
-        str | None, typer.Option(help="Label set to balance (default: genre).", show_default=False)
-    ] = None,
-    drop_duplicates: Annotated[
-        bool, typer.Option("--drop-duplicates", help="Leave all but one of equal tracks unused.")
-    ] = False,
-) -> None:
-    """Copy a feature file with new splits."""
-    from fmasearch.cli import reworking
-
-    reworking.resplit(
-        file,
-        out,
-        by=by.value,
-        fractions=fractions,
-        seed=seed,
-        stratify=stratify,
-        drop_duplicates=drop_duplicates,
-    )
 
 
 def _given(shortcuts: Mapping[str, object]) -> list[str]:

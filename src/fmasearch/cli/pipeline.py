@@ -17,8 +17,8 @@ from fmasearch.cli.genres import genre_facts
 from fmasearch.cli.live import LiveView, rung_epochs
 from fmasearch.data import read_info
 from fmasearch.finalize import confirm_starts, confirmed, final_training, train_final
-from fmasearch.records import ConfirmRecord, EpochResult, FinalRecord, Objective, StudyRecord
 from fmasearch.ray_session import cluster_nodes
+from fmasearch.records import ConfirmRecord, EpochResult, FinalRecord, Objective, StudyRecord
 from fmasearch.report import write_results
 from fmasearch.searcher import num_trials
 from fmasearch.study import (
