@@ -3,10 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check format bench lock clean
+.PHONY: help demo test test-slow test-cluster check format bench lock clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 .venv: .venv/.installed ## create .venv from requirements.lock
 
@@ -25,6 +25,9 @@ test: .venv/.installed ## the default tests (under 8 minutes on 2 cores)
 
 test-slow: .venv/.installed ## the tests that take minutes
 	$(BIN)/pytest -m slow
+
+test-cluster: .venv/.installed ## a study over three hosts made of namespaces (root, Linux)
+	$(BIN)/python tests/cluster/three_hosts.py
 
 check: .venv/.installed ## format, lint, types, floors
 	$(BIN)/ruff format --check .

@@ -56,3 +56,12 @@ def test_the_launchers_file_says_what_may_be_started(tmp_path: Path, monkeypatch
         "  unknown: {resources: {}}\n"
     )
     assert runtime._promised() == [(4, 0), (8, 1), (8, 1)]
+
+
+def test_there_is_room_for_what_fits_now_and_one_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    machines = [WORKER, WORKER]
+    monkeypatch.setattr(runtime, "_machines", lambda: list(machines))
+    shared = share_out(machines, resources={"cpu": 1, "gpu": 0.5})
+    assert (shared.limit, shared.room()) == (None, 5)
+    machines.append(WORKER)  # joins while a study runs
+    assert shared.room() == 7

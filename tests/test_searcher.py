@@ -36,7 +36,14 @@ optimizer:
 """
 
 
-def make_searcher(folder: Path, text: str = SPACE, *, reject: Rejection | None = None, **search: Any) -> OptunaSearcher:
+def make_searcher(
+    folder: Path,
+    text: str = SPACE,
+    *,
+    reject: Rejection | None = None,
+    room: Callable[[], int] | None = None,
+    **search: Any,
+) -> OptunaSearcher:
     """A searcher on the study in `folder`; making it again is what a resumed study does."""
     settings = SearchConfig.model_validate({"num_trials": 5, "max_epochs": 9, **search})
     space = Space.parse(text)
@@ -52,6 +59,7 @@ def make_searcher(folder: Path, text: str = SPACE, *, reject: Rejection | None =
         max_total_epochs=settings.max_total_epochs,
         make_config=make_config,
         reject=reject,
+        room=room,
     )
 
 
@@ -327,3 +335,15 @@ def test_looking_for_violations_does_not_change_what_is_sampled(tmp_path: Path, 
         return [train(searcher, str(i), [0.1 * i])["params"] for i in range(4)]
 
     assert samples("without", None) == samples("with", lambda params: None)
+
+
+def test_no_trial_starts_without_room_and_one_does_as_soon_as_there_is_some(tmp_path: Path) -> None:
+    room = [1]
+    searcher = make_searcher(tmp_path, room=lambda: room[0])
+    assert isinstance(searcher.suggest("a"), dict)
+    assert searcher.suggest("b") is None
+    room[0] = 2  # a node joined
+    assert isinstance(searcher.suggest("b"), dict)
+    assert searcher.suggest("c") is None
+    searcher.on_trial_complete("a", result(9, 0.5, finished=True))
+    assert isinstance(searcher.suggest("c"), dict)

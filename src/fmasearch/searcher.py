@@ -107,6 +107,7 @@ class OptunaSearcher(Searcher):
         num_epochs: epochs that earlier sessions trained.
         make_config: number, parameters and known-good label of a trial -> the configuration Ray hands its actor.
         reject: what a sample's parameters break, if anything; it is then neither trained nor counted as a trial.
+        room: trials that may be under way at this moment; None leaves that to Ray Tune.
     """
 
     def __init__(
@@ -119,6 +120,7 @@ class OptunaSearcher(Searcher):
         max_total_epochs: int | None = None,
         num_epochs: int = 0,
         reject: Callable[[Params], Violation | None] | None = None,
+        room: Callable[[], int] | None = None,
     ) -> None:
         super().__init__(metric=OBJECTIVE_KEY, mode="max" if study.direction.name == "MAXIMIZE" else "min")
         self.study = study
@@ -128,6 +130,7 @@ class OptunaSearcher(Searcher):
         self._max_total_epochs = max_total_epochs
         self._make_config = make_config
         self._reject = reject
+        self._room = room
         self._trials: dict[str, Trial] = {}
         self._last_epoch: dict[str, int] = {}
         known = study.get_trials(deepcopy=False)
@@ -139,11 +142,13 @@ class OptunaSearcher(Searcher):
         return {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The next trial's configuration, or FINISHED.
+        """The next trial's configuration, FINISHED, or None if there is no room for one now.
 
         Raises:
             SpaceError: if 1,000 samples in a row break a constraint of the space.
         """
+        if self._room is not None and len(self._trials) >= self._room():
+            return None
         rejections: list[Violation] = []
         while (trial := self._next_trial()) is not None:
             params = self.space.sample(trial)

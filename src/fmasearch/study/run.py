@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import signal
 import threading
@@ -40,6 +41,8 @@ from fmasearch.study.runtime import Runtime
 from fmasearch.study.scheduler import build_scheduler
 from fmasearch.study.stopping import StopRequests
 from fmasearch.tracking import Journal, Tracker, read_journal
+
+_PENDING = "TUNE_MAX_PENDING_TRIALS_PG"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,7 @@ def run_search(plan: StudyPlan, objective: Objective, runtime: Runtime, tracker:
         num_epochs=journal.num_epochs,
         make_config=make_config,
         reject=_ceiling(plan),
+        room=runtime.room if runtime.limit is None else None,
     )
     scheduler = build_scheduler(plan.search, objective, journal)
     callback = TrackerCallback(tracker, plan.folder.errors, {t.start.name: t.epochs for t in journal.unfinished})
@@ -180,7 +184,7 @@ def _fit(
     handler = signal.getsignal(signal.SIGINT)
     interrupted = False
     try:
-        with _quiet(), losses_forgiven() if runtime.on_cluster else nullcontext():
+        with _quiet(), _many_pending(), losses_forgiven() if runtime.on_cluster else nullcontext():
             tuner.fit()
         # Ray catches Ctrl-C while it tunes. It puts the handler back when one came, but not when none did.
         interrupted = signal.getsignal(signal.SIGINT) is handler
@@ -235,6 +239,21 @@ def _close_cut_off(study: optuna.Study, plan: StudyPlan, tracker: Tracker) -> No
         seconds = sum(epoch.epoch_seconds for epoch in trial.epochs)
         close_trial(study, trial.start.number, state, trial.epochs)
         tracker.finish_trial(TrialRecord(trial.start, state, trial.epochs, seconds, error))
+
+
+@contextmanager
+def _many_pending() -> Iterator[None]:
+    """Let trials wait for their actors side by side: without a limit of its own Ray Tune starts them one by one.
+
+    How many are under way is the searcher's to say (see `Runtime.room`).
+    """
+    before = os.environ.get(_PENDING)
+    os.environ[_PENDING] = before or "1000"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_PENDING]
 
 
 @contextmanager

@@ -48,6 +48,10 @@ class Runtime:
     source: DataSource | None = None
     """On a cluster, where nodes get the study's data from."""
 
+    def room(self) -> int:
+        """Trials that the nodes hold at this moment, and one more, which starts as soon as another one fits."""
+        return _fitting(_machines(), self.trial_cpus, self.trial_gpus) + 1
+
 
 @contextmanager
 def start_runtime(search: SearchConfig) -> Iterator[Runtime]:
@@ -58,8 +62,7 @@ def start_runtime(search: SearchConfig) -> Iterator[Runtime]:
     """
     with ray_session(object_store_bytes=_OBJECT_STORE_BYTES, environment=_ENVIRONMENT):
         on_cluster = "RAY_ADDRESS" in os.environ
-        machines = [(node.cpus, node.gpus) for node in cluster_nodes() if node.alive]
-        yield _share_out(search, machines, _promised() if on_cluster else [], on_cluster=on_cluster)
+        yield _share_out(search, _machines(), _promised() if on_cluster else [], on_cluster=on_cluster)
 
 
 @contextmanager
@@ -75,6 +78,11 @@ def study_runtime(plan: StudyPlan) -> Iterator[Runtime]:
             return
         with data_source(plan.data, plan.folder.nodes) as source:
             yield replace(runtime, source=source)
+
+
+def _machines() -> list[tuple[float, float]]:
+    """CPUs and GPUs of every machine that is there."""
+    return [(node.cpus, node.gpus) for node in cluster_nodes() if node.alive]
 
 
 def _share_out(
