@@ -39,6 +39,7 @@ from fmasearch.study.folder import StudyPlan
 from fmasearch.study.losses import losses_forgiven
 from fmasearch.study.runtime import Runtime
 from fmasearch.study.scheduler import build_scheduler
+from fmasearch.study.starting import starting_actors_kept
 from fmasearch.study.stopping import StopRequests
 from fmasearch.tracking import Journal, Tracker, read_journal
 
@@ -184,7 +185,8 @@ def _fit(
     handler = signal.getsignal(signal.SIGINT)
     interrupted = False
     try:
-        with _quiet(), _many_pending(), losses_forgiven() if runtime.on_cluster else nullcontext():
+        forgiving = losses_forgiven() if runtime.on_cluster else nullcontext()
+        with _quiet(), _many_pending(), starting_actors_kept(), forgiving:
             tuner.fit()
         # Ray catches Ctrl-C while it tunes. It puts the handler back when one came, but not when none did.
         interrupted = signal.getsignal(signal.SIGINT) is handler
