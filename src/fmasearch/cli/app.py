@@ -24,10 +24,23 @@ app.add_typer(spaces_app, name="spaces")
 app.add_typer(data_app, name="data")
 
 
+class FormatChoice(StrEnum):
+    onnx = "onnx"
+    torchscript = "torchscript"
+    pt2 = "pt2"
+
+
 class SplitChoice(StrEnum):
     train = "train"
     val = "val"
     test = "test"
+
+
+class EmbedSplit(StrEnum):
+    train = "train"
+    val = "val"
+    test = "test"
+    all = "all"
 
 
 Data = Annotated[Path, typer.Option("--data", "-d", help="Feature file (HDF5).", show_default=False)]
@@ -212,6 +225,55 @@ def judge_model(
     from fmasearch.cli import training
 
     training.test(model, data, split.value, as_json=json)
+
+
+@app.command("embed")
+def embed_tracks(
+    model: Annotated[Path, typer.Argument(help="A model file written by tune or train.")],
+    data: Data,
+    split: Annotated[EmbedSplit, typer.Option(help="Split whose tracks are shown.")] = EmbedSplit.test,
+    methods: Annotated[
+        str | None,
+        typer.Option(help="pca, tsne, umap, spectral, mds, isomap, with commas (default: all).", show_default=False),
+    ] = None,
+    dimensions: Annotated[str, typer.Option(help="2, 3, or both.")] = "2,3",
+    color: Annotated[
+        str | None,
+        typer.Option(
+            help="class, predicted, error, split, artist, or a label of the file (default: class or first target).",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder to write (default: MODEL-embedding).", show_default=False)
+    ] = None,
+    max_tracks: Annotated[int, typer.Option(min=5, help="Tracks shown; more are drawn from at random.")] = 3000,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the drawing and of every method.")] = 0,
+    device: Device = None,
+    threads: Threads = None,
+) -> None:
+    """Show how a model sees its tracks: the vectors before its last layer in 2-D and 3-D, as a page and pictures."""
+    from fmasearch.cli import embedding
+
+    options = embedding.EmbedOptions(split.value, methods, dimensions, color, max_tracks, seed)
+    embedding.embed(model, data, options, out, device, threads)
+
+
+@app.command()
+def export(
+    model: Annotated[Path, typer.Argument(help="A model file written by tune or train.")],
+    format: Annotated[FormatChoice, typer.Option("--format", "-f", help="What to write.", show_default=False)],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="File to write (default: beside MODEL).", show_default=False)
+    ] = None,
+    opset: Annotated[
+        int | None, typer.Option(help="Version of ONNX's operators, 18 to 22 (default: 18).", show_default=False)
+    ] = None,
+) -> None:
+    """Write a model for use without fmasearch, and check it against the original. Exit code 1 if they differ."""
+    from fmasearch.cli import exporting_command
+
+    exporting_command.export(model, format.value, out, opset)
 
 
 @app.command()

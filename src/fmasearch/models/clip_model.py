@@ -9,7 +9,8 @@ A backbone is a module with
 
 Padding never changes a prediction in eval mode. Frames at and after a clip's length are 0 when they come in; what
 makes them non-zero (a bias, a norm) is followed by a mask, and no pooled state has seen them. `lengths_B` is int64
-on the CPU; below `trim` it is None where every clip fills the tensor: then nothing is masked or packed.
+on the CPU; below `trim` it is None where every clip fills the tensor: then nothing is masked or packed. In a program
+that torch.export makes it never is, since one program serves all lengths.
 """
 
 from __future__ import annotations
@@ -85,7 +86,12 @@ class ClipModel(nn.Module):
 
 
 def trim(x_BTF: Tensor, lengths_B: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Cut the frames that no clip reaches; lengths become None if every clip fills what is left."""
+    """Cut the frames that no clip reaches; lengths become None if every clip fills what is left.
+
+    An exported program keeps both: there lengths are values that nobody knows yet.
+    """
+    if torch.compiler.is_exporting():
+        return x_BTF, lengths_B
     shortest, longest = (int(length) for length in lengths_B.aminmax())
     return x_BTF[:, :longest], None if shortest == longest else lengths_B
 

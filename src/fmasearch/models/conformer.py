@@ -128,6 +128,8 @@ def _halved(lengths_B: Tensor | None) -> Tensor | None:
     if lengths_B is None:
         return None
     lengths_B = (lengths_B + 1) // 2
+    if torch.compiler.is_exporting():  # as in `trim`
+        return lengths_B
     shortest, longest = (int(length) for length in lengths_B.aminmax())
     return None if shortest == longest else lengths_B
 

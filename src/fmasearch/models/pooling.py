@@ -58,7 +58,7 @@ def last_of(states_TBH: Tensor, lengths_B: Tensor | None) -> Tensor:
     """The state of each clip's last frame. Returns (B, H)."""
     if lengths_B is None:
         return states_TBH[-1]
-    return states_TBH[lengths_B - 1, torch.arange(len(lengths_B), device=lengths_B.device)]
+    return states_TBH[lengths_B - 1, torch.arange(lengths_B.shape[0], device=lengths_B.device)]
 
 
 def mean_over_time(states_TBH: Tensor, lengths_B: Tensor | None) -> Tensor:
@@ -85,4 +85,5 @@ def attention_over_time(states_TBH: Tensor, scores_TB: Tensor, lengths_B: Tensor
 
 
 def _padding(states_TBH: Tensor, lengths_B: Tensor) -> Tensor:
-    return padding_mask(lengths_B, len(states_TBH), states_TBH.device).T[:, :, None]
+    # Not len(), which would make the number of frames a constant of an exported program.
+    return padding_mask(lengths_B, states_TBH.shape[0], states_TBH.device).T[:, :, None]
