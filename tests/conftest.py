@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -59,6 +60,8 @@ def make_feature_file(
     chroma: bool = False,
     artists: bool = True,
     unlabelled: Sequence[int] = (),
+    targets: Sequence[str] = (),
+    missing: Mapping[str, Sequence[int]] = MappingProxyType({}),
     seed: int = 0,
 ) -> Path:
     """Write a feature file whose class k is louder by `contrast` dB in every bin that is k modulo `num_classes`.
@@ -70,7 +73,10 @@ def make_feature_file(
         varying_lengths: half the frames to all of them; padding is 0.
         chroma: add a second feature set of 4 bins, which knows nothing of the class.
         artists: two tracks of a split each, or all unknown.
-        unlabelled: rows without a label.
+        unlabelled: rows without a class.
+        targets: numeric labels beside `valence`, which is noise: by how many dB bin 0, 1, ... of a track is louder
+            than its class makes it, 6 dB one way or the other.
+        missing: rows without a value, by name of a numeric label.
     """
     generator = np.random.default_rng(seed)
     split = _dealt(tracks)
@@ -79,6 +85,10 @@ def make_feature_file(
     genre = place % num_classes
     louder = np.arange(num_bins) % num_classes == genre[:, None]
     mel = generator.normal(-40.0, 5.0, (num_tracks, num_frames, num_bins)) + contrast * louder[:, None, :]
+    louder_by = np.random.default_rng(seed + 1).normal(
+        0.0, 6.0, (num_tracks, len(targets))
+    )  # apart: draws nothing else
+    mel[:, :, : len(targets)] += louder_by[:, None, :]
     full = np.full(num_tracks, num_frames)
     lengths = generator.integers(num_frames // 2, num_frames + 1, num_tracks) if varying_lengths else full
     padding = np.arange(num_frames) >= lengths[:, None]
@@ -86,13 +96,16 @@ def make_feature_file(
     if chroma:
         features["chroma"] = _stored(generator.random((num_tracks, num_frames, 4)), "float16", padding)
     genre[list(unlabelled)] = -1
+    numbers = {"valence": generator.random(num_tracks), **dict(zip(targets, louder_by.T, strict=True))}
+    for name, rows in missing.items():
+        numbers[name][list(rows)] = np.nan
     write_feature_file(
         path,
         corpus="synthetic",
         features=features,
         lengths=dict.fromkeys(features, lengths),
         classes={"genre": (CLASSES[:num_classes], genre)},
-        targets={"valence": generator.random(num_tracks)},
+        targets=numbers,
         split=split,
         track_ids=[f"track-{row:03d}" for row in range(num_tracks)],
         artist_ids=100 * split + place // 2 if artists else None,
@@ -100,9 +113,9 @@ def make_feature_file(
     return path
 
 
-def spec_of(path: Path, *features: str) -> DataSpec:
+def spec_of(path: Path, *features: str, label: str | None = "genre", targets: Sequence[str] = ()) -> DataSpec:
     """The study's view of a feature file: `mel` unless other features are named."""
-    return DataSpec.of(path, features=features or ("mel",), label="genre")
+    return DataSpec.of(path, features=features or ("mel",), label=label, targets=targets)
 
 
 def make_dataset(path: Path, **options: Any) -> Dataset:

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 from fmasearch.config import SearchConfig, TrainConfig, derive_seed
 from fmasearch.data import Dataset, DataSpec, merge_splits, open_dataset, open_split, read_info
 from fmasearch.errors import DivergedError, StudyError
-from fmasearch.evaluate import judge, majority_class
+from fmasearch.evaluate import baseline_scores, judge, majority_class
 from fmasearch.files import replacing
 from fmasearch.model_file import SavedModel, save_model
 from fmasearch.records import (
@@ -139,6 +139,7 @@ def final_training(
         data={"path": spec.path, "sha256": spec.sha256},
         versions=versions or {},
         genres=spec.genres,
+        targets=dataset.targets,
     )
     test = open_split(spec, "test", dataset.normalisers, device=device)
     yield FinalRecord(
@@ -151,8 +152,8 @@ def final_training(
         test=judge(
             trainer.judged,
             test,
-            dataset.class_names,
-            majority_class=majority_class(dataset.train),
+            trainer.task,
+            baseline=baseline_scores(trainer.task, test, majority_class=majority_class(dataset)),
             crop=trainer.config.crop,
         ),
         num_parameters=sum(p.numel() for p in trainer.model.parameters()),
@@ -174,7 +175,7 @@ def _trainer(winner: ConfirmRecord, dataset: Dataset, search: SearchConfig, trai
     if train_on == "train+val":
         assert dataset.val is not None
         merged = merge_splits("train+val", (dataset.train, dataset.val))
-        dataset = Dataset(merged, None, dataset.class_names, dataset.normalisers)
+        dataset = replace(dataset, train=merged, val=None)
     return Trainer(config, dataset, device=device)
 
 

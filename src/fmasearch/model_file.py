@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from fmasearch import __version__
-from fmasearch.config import TrainConfig, parse_section
+from fmasearch.config import LossConfig, TrainConfig, parse_section
 from fmasearch.data import GenreMap, Normaliser
 from fmasearch.errors import ModelError
 from fmasearch.files import replacing
 from fmasearch.models import build_model
+from fmasearch.records import TargetStats
+from fmasearch.tasks import Task, build_task
 
 FORMAT, FORMAT_VERSION = "fmasearch-model", 1
 
@@ -36,6 +38,13 @@ class SavedModel:
     versions: Mapping[str, str]
     genres: GenreMap | None = None
     """How the classes of a feature file become the model's; None if they are the same."""
+    targets: tuple[TargetStats, ...] = ()
+    """Numeric labels that it predicts, in the order of its outputs, with the statistics that undo their scale."""
+
+    @property
+    def task(self) -> Task:
+        """What its outputs mean."""
+        return build_task(self.config.task, self.class_names, self.targets, loss=_without_class_weights(self.config))
 
     @property
     def file_classes(self) -> tuple[str, ...]:
@@ -52,9 +61,10 @@ class SavedModel:
             self.config.architecture,
             input_dim=self.input_dim,
             num_frames=self.num_frames,
-            output_dim=len(self.class_names),
+            output_dim=self.task.output_dim,
             **self.config.hyperparameters,
         )
+        model.learn_weights(self.task.num_learned_weights)
         try:
             model.load_state_dict(dict(self.weights))
         except RuntimeError as error:
@@ -73,6 +83,7 @@ def save_model(path: str | Path, model: SavedModel) -> None:
                 "config": model.config.model_dump(mode="json"),
                 "weights": {name: tensor.cpu() for name, tensor in model.weights.items()},
                 "class_names": list(model.class_names),
+                "label_stats": [asdict(target) for target in model.targets],
                 "genres": None if model.genres is None else model.genres.to_json(),
                 "normalisers": [{"mean": n.mean_F.cpu(), "std": n.std_F.cpu()} for n in model.normalisers],
                 "input_dim": model.input_dim,
@@ -116,4 +127,10 @@ def load_model(path: str | Path) -> SavedModel:
         data=values["data"],
         versions=values["versions"],
         genres=None if genres is None else GenreMap.from_json(genres),
+        targets=tuple(TargetStats(**target) for target in values.get("label_stats", ())),
     )
+
+
+def _without_class_weights(config: TrainConfig) -> LossConfig:
+    """Of the loss, what still matters once a model is trained: class weights would need the training split."""
+    return config.loss.model_copy(update={"class_weights": "none"})

@@ -79,7 +79,7 @@ def check_study(
 def _check_genres(space: Space, info: FileInfo) -> None:
     _, task = space.inputs()
     try:
-        genre_map(info, task.classification, space.genres(), source=space.name)
+        genre_map(info, task.label, space.genres(), source=space.name)
     except ConfigError as error:
         raise SpaceError(str(error)) from None
 

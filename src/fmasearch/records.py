@@ -68,6 +68,15 @@ class EpochResult:
 
 
 @dataclass(frozen=True, slots=True)
+class TargetStats:
+    """A numeric label, and its mean and standard deviation over the training tracks, in its own unit."""
+
+    name: str
+    mean: float
+    std: float
+
+
+@dataclass(frozen=True, slots=True)
 class TrialStart:
     """A trial about to run. `params` are the sampled values by path, `config` the whole nested configuration."""
 
@@ -177,18 +186,26 @@ class ClassScore:
 
 @dataclass(frozen=True, slots=True)
 class TestReport:
-    """A model judged once on a split it did not see. `confusion[i][j]`: true class i, predicted class j."""
+    """A model judged on a split it did not see. `confusion[i][j]`: true class i, predicted class j.
+
+    Metrics are of tracks; `clip_<metric>` are of the single crops that were combined to a track's prediction.
+    """
 
     __test__ = False  # not a pytest class
 
     split: str
     num_tracks: int
-    metrics: Mapping[str, float]  # accuracy, balanced_accuracy, macro_f1, micro_f1, weighted_f1, log_loss
+    metrics: Mapping[str, float]  # accuracy, macro_f1, ... of classes; spearman, valence_rmse, ... of targets
     intervals: Mapping[str, Interval]  # the same names, 95 % bootstrap
     resampled_by: Literal["artist", "track"]
-    classes: tuple[ClassScore, ...]
-    confusion: tuple[tuple[int, ...], ...]
-    majority_accuracy: float  # always answering the training split's largest class
+    classes: tuple[ClassScore, ...] = ()
+    confusion: tuple[tuple[int, ...], ...] = ()
+    baseline: Mapping[str, float] = field(default_factory=dict)
+    """What the same metrics give who always answers the training split's largest class, or its mean."""
+
+    def headline(self, objective: Objective) -> str:
+        """The one metric to name first: accuracy, which everybody knows, or what the study searched for."""
+        return "accuracy" if "accuracy" in self.metrics else objective.metric.removeprefix("val_")
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -199,6 +216,8 @@ class TestReport:
         rest["intervals"] = {name: Interval(**interval) for name, interval in rest["intervals"].items()}
         rest["classes"] = tuple(ClassScore(**row) for row in rest["classes"])
         rest["confusion"] = tuple(tuple(row) for row in rest["confusion"])
+        if "majority_accuracy" in rest:  # of before there were tasks without classes
+            rest["baseline"] = {"accuracy": rest.pop("majority_accuracy")}
         return cls(**rest)
 
 

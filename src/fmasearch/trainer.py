@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import torch
@@ -52,7 +53,11 @@ class Trainer:
         self.dataset = dataset
         self.device = torch.device(device)
         self.task = build_task(
-            config.task, dataset.class_names, loss=config.loss, class_counts=_class_counts(config, dataset)
+            config.task,
+            dataset.class_names,
+            dataset.targets,
+            loss=config.loss,
+            class_counts=_class_counts(config, dataset),
         )
         self.epoch = 0
         self.best_epoch = 0
@@ -69,6 +74,7 @@ class Trainer:
                 output_dim=self.task.output_dim,
                 **config.hyperparameters,
             )
+            model.learn_weights(self.task.num_learned_weights)
             self._rng = self._rng_state()
         self.origin = initialise(model, config)
         self.model = model.to(self.device)
@@ -282,20 +288,33 @@ def predict(model: nn.Module, split: Split, task: Task, crop: CropConfig = WHOLE
     return torch.cat([outputs_BK for outputs_BK, _ in _track_outputs(model, split, task, crop, nullcontext)]).cpu()
 
 
+@torch.inference_mode()
+def predict_crops(
+    model: nn.Module, split: Split, crop: CropConfig = WHOLE, *, batch_size: int = EVAL_BATCH_SIZE
+) -> Tensor:
+    """The same for every crop of every track, (N, C, K); one crop is the whole track where it is not cropped."""
+    batches = _crop_outputs(model, split, crop, nullcontext, batch_size)
+    return torch.cat([outputs_BCK for outputs_BCK, _ in batches]).cpu()
+
+
 def _track_outputs(
     model: nn.Module, split: Split, task: Task, crop: CropConfig, autocast: Autocast
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Outputs (B, K) and targets of whole tracks: what a model says of a track's crops is combined."""
+    for outputs_BCK, targets_B in _crop_outputs(model, split, crop, autocast):
+        yield outputs_BCK[:, 0] if outputs_BCK.shape[1] == 1 else task.combine(outputs_BCK), targets_B
+
+
+def _crop_outputs(
+    model: nn.Module, split: Split, crop: CropConfig, autocast: Autocast, batch_size: int = EVAL_BATCH_SIZE
+) -> Iterator[tuple[Tensor, Tensor]]:
     model.eval()
     num_crops = crop.num_eval if split.is_cropped(crop.frames) else 1
-    batch_size = max(1, EVAL_BATCH_SIZE // num_crops)
-    for batch in split.ordered(batch_size, crop_frames=crop.frames, num_crops=num_crops):
+    num_tracks = max(1, batch_size // num_crops)
+    for batch in split.ordered(num_tracks, crop_frames=crop.frames, num_crops=num_crops):
         with autocast():
             outputs_BK = model(batch.x_BTF, batch.lengths_B)
-        outputs_BK = outputs_BK.float()
-        if num_crops > 1:
-            outputs_BK = task.combine(outputs_BK.unflatten(0, (-1, num_crops)))
-        yield outputs_BK, batch.targets_B
+        yield outputs_BK.float().unflatten(0, (-1, num_crops)), batch.targets_B
 
 
 def overfit_batch(
@@ -307,7 +326,7 @@ def overfit_batch(
     learning rate of the wrong order.
     """
     head = dataset.train.head(num_tracks)
-    few = Dataset(head, None, dataset.class_names, dataset.normalisers)
+    few = replace(dataset, train=head, val=None)
     yield from Trainer(_unregularised(config, num_tracks, num_steps), few, device=device).epochs()
 
 
@@ -337,7 +356,7 @@ def _unregularised(config: TrainConfig, num_tracks: int, num_steps: int) -> Trai
 
 def _class_counts(config: TrainConfig, dataset: Dataset) -> list[int] | None:
     """Training tracks of each class, where the loss weighs classes by them."""
-    if config.loss.class_weights == "none":
+    if config.loss.class_weights == "none" or not dataset.class_names:
         return None
-    counts: list[int] = torch.bincount(dataset.train.targets_N.cpu(), minlength=len(dataset.class_names)).tolist()
+    counts: list[int] = torch.bincount(dataset.train_classes(), minlength=len(dataset.class_names)).tolist()
     return counts

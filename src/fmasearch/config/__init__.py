@@ -12,6 +12,7 @@ from fmasearch.config.search import (
 )
 from fmasearch.config.sections import Section, did_you_mean, explain, parse_section
 from fmasearch.config.training import (
+    ERRORS,
     AugmentConfig,
     CropConfig,
     GenresConfig,
@@ -27,6 +28,7 @@ from fmasearch.config.training import (
 from fmasearch.config.yaml_files import load_yaml, parse_yaml
 
 __all__ = [
+    "ERRORS",
     "AugmentConfig",
     "ConfirmConfig",
     "CropConfig",

@@ -7,31 +7,139 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from fmasearch.config.sections import Fraction, PositiveInt, Section, parse_section
 from fmasearch.config.yaml_files import load_yaml
 from fmasearch.records import Scalar
 
+CLASS_METRICS = ("macro_f1", "accuracy", "balanced_accuracy")
+TARGET_METRICS = ("spearman", "pearson", "r2", "ccc", "mse", "mae", "rmse")
+ERRORS = ("mse", "mae", "rmse")
+"""Metrics of which less is better."""
+_TAKEN = ("mean", "clip")
+"""`val_mean` is the mean over parts, `clip_<metric>` is of single crops."""
+
 
 class TaskConfig(Section):
-    """What is predicted."""
+    """What is predicted: one of `classification`, `regression` and `multitask`."""
 
-    classification: str
+    classification: str | None = None
     """Name of the label set in the feature file, e.g. `genre`."""
-    objective: Literal["macro_f1", "accuracy", "balanced_accuracy"] = "macro_f1"
-    """Validation metric that the search maximises."""
+    regression: tuple[str, ...] = ()
+    """Names of numeric labels in the feature file, as in `[valence, energy, danceability]`."""
+    multitask: dict[str, str | tuple[str, ...]] = Field(default={})
+    """Parts by names of your own, predicted from one backbone, as in `{genre: genre, emotion: [valence, energy]}`:
+    a label set is named, and numeric labels are listed, be it one; at most one part is a label set."""
+    objective: str | None = None
+    """Validation metric that the search optimises. Classification: macro_f1 (the default), accuracy or
+    balanced_accuracy. Regression: spearman (the default), pearson, r2, ccc, mse, mae or rmse, the mean over the
+    targets or that of one, as in `valence_spearman`. Multitask: mean (the default), of the parts' macro_f1 and
+    spearman, or the name of one part."""
+
+    @field_validator("regression", mode="before")
+    @classmethod
+    def _one_target_is_a_list(cls, value: object) -> object:
+        return _listed(value)
+
+    @field_validator("multitask", mode="before")
+    @classmethod
+    def _parts_are_names_and_lists(cls, value: object) -> object:
+        # Pydantic would report a wrong part twice, as neither a text nor a list.
+        for name, labels in value.items() if isinstance(value, Mapping) else ():
+            if not labels or not isinstance(labels, str | list | tuple) or not all(isinstance(x, str) for x in labels):
+                raise ValueError(f"{name}: expected a label set, or a list of numeric labels, got {labels!r}")
+        return value
+
+    @field_validator("multitask")
+    @classmethod
+    def _parts_go_together(cls, value: dict[str, str | tuple[str, ...]]) -> dict[str, str | tuple[str, ...]]:
+        if value and (len(value) < 2 or sum(isinstance(labels, str) for labels in value.values()) > 1):
+            raise ValueError(
+                f"expected two parts or more, at most one of them a label set (its name) and the others lists of "
+                f"numeric labels, got {_shown(value)}"
+            )
+        if taken := [name for name in value if name in _TAKEN]:
+            raise ValueError(f"{taken[0]}: this word is taken by metrics; call the part something else")
+        return value
+
+    @field_validator("objective")
+    @classmethod
+    def _objective_is_measured(cls, value: str | None, info: ValidationInfo) -> str | None:
+        task = {key: found for key, found in info.data.items() if found}
+        if value is None or len(task) != 1:  # what is wrong then is said elsewhere
+            return value
+        known: tuple[str, ...]
+        if "classification" in task:
+            known, others = CLASS_METRICS, ""
+        elif "multitask" in task:
+            known, others = ("mean", *task["multitask"]), ""
+        else:
+            of_one = [f"{target}_{metric}" for target in task["regression"] for metric in TARGET_METRICS]
+            known, others = (*TARGET_METRICS, *of_one), f", of all targets or of one, as in {of_one[0]}"
+        if value not in known:
+            raise ValueError(f"expected one of {', '.join(known[: len(TARGET_METRICS)] if others else known)}{others}")
+        return value
+
+    @model_validator(mode="after")
+    def _exactly_one_kind(self) -> TaskConfig:
+        given = [name for name in ("classification", "regression", "multitask") if getattr(self, name)]
+        if len(given) != 1:
+            found = " and ".join(given) or "none of them"
+            raise ValueError(f"expected one of classification, regression and multitask, got {found}")
+        return self
+
+    @model_validator(mode="after")
+    def _parts_can_be_told_apart(self) -> TaskConfig:
+        if len(set(self.targets)) < len(self.targets) or self.label in self.targets:
+            raise ValueError(
+                f"expected every label once, got {', '.join([*filter(None, [self.label]), *self.targets])}"
+            )
+        if taken := set(self.multitask) & set(self.targets):
+            raise ValueError(f"multitask: a part may not be called like a numeric label, got {', '.join(taken)}")
+        return self
+
+    @property
+    def label(self) -> str | None:
+        """The label set that is classified, if any is."""
+        return self.classification or next((part for part in self.multitask.values() if isinstance(part, str)), None)
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The numeric labels that are predicted, in the order of the outputs."""
+        return self.regression or tuple(
+            target for part in self.multitask.values() if not isinstance(part, str) for target in part
+        )
+
+    @property
+    def parts(self) -> dict[str, str | tuple[str, ...]]:
+        """Parts by name, the classification first, as the outputs are; a single task is one part."""
+        if not self.multitask:
+            return {self.classification: self.classification} if self.classification else {"targets": self.regression}
+        classes_first = sorted(self.multitask.items(), key=lambda item: not isinstance(item[1], str))
+        return dict(classes_first)
+
+    @property
+    def objective_metric(self) -> str:
+        """`objective`, or the default of this kind of task."""
+        if self.objective is not None:
+            return self.objective
+        return "macro_f1" if self.classification else "spearman" if self.regression else "mean"
+
+    @property
+    def objective_mode(self) -> Literal["max", "min"]:
+        return "min" if self.regression and self.objective_metric.endswith(ERRORS) else "max"
 
 
 class GenresConfig(Section):
-    """Which classes a study tells apart, of the label set that `task.classification` names, whatever it is called.
+    """Which classes a study tells apart, of the label set that the task classifies, whatever it is called.
 
     Merging comes first, then dropping; the classes that are left are in alphabetical order. Without any of it the
     file's classes stay as they are.
     """
 
     merge: dict[str, tuple[str, ...]] = Field(default={})
-    """New name: the classes of `task/classification` that it is made of, as in `{Rock: [Rock, Post-Rock]}`; classes
+    """New name: the classes of the label set that it is made of, as in `{Rock: [Rock, Post-Rock]}`; classes
     that are not named stay."""
     drop: tuple[str, ...] = ()
     """Classes whose tracks lose this label, and are left out as unlabelled tracks are."""
@@ -71,7 +179,10 @@ class GenresConfig(Section):
 
 
 class LossConfig(Section):
-    """How a prediction's error is weighed in training; validation loss stays the plain one, equal for every trial."""
+    """How a prediction's error is weighed in training; validation loss stays the plain one.
+
+    It is equal for every trial but for `regression_weight`, by which parts of a multitask are summed there, too.
+    """
 
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of a target that is spread evenly over all classes (Szegedy et al., 2016)."""
@@ -79,6 +190,15 @@ class LossConfig(Section):
     """Weight of a class with n training tracks: 1, 1/n, 1/sqrt(n), or 1/effective number of tracks; mean 1 a track."""
     effective_beta: Annotated[float, Field(ge=0, lt=1)] = 0.999
     """effective: beta of (1 - beta**n) / (1 - beta) (Cui et al., CVPR 2019)."""
+    regression: Literal["mse", "mae", "huber", "ccc"] = "mse"
+    """Error of numeric targets, which are standardised by their training tracks; ccc is 1 - Lin's concordance."""
+    huber_delta: Annotated[float, Field(gt=0)] = 1.0
+    """huber: beyond so many standard deviations an error counts linearly."""
+    weighting: Literal["fixed", "uncertainty"] = "fixed"
+    """multitask: how parts are weighed: by `regression_weight`, or by variances that are learned with the model
+    (Kendall et al., CVPR 2018)."""
+    regression_weight: Annotated[float, Field(ge=0)] = 1.0
+    """multitask, fixed: weight of every part with numeric targets; classification weighs 1."""
 
 
 class OptimizerConfig(Section):
@@ -253,6 +373,14 @@ class TrainConfig(Section):
 def _listed(value: object) -> object:
     """One name may stand where a list of names does."""
     return (value,) if isinstance(value, str) else value
+
+
+def _shown(parts: Mapping[str, str | tuple[str, ...]]) -> str:
+    """As it stands in YAML."""
+    shown = [
+        f"{name}: {part}" if isinstance(part, str) else f"{name}: [{', '.join(part)}]" for name, part in parts.items()
+    ]
+    return f"{{{', '.join(shown)}}}"
 
 
 def load_train_config(path: str | Path) -> TrainConfig:

@@ -1,6 +1,6 @@
 """Feature files: HDF5 in, splits that live on the device out; batches are index selections."""
 
-from fmasearch.data.cache import DataSpec, default_cache_dir, open_dataset, open_split, prepare
+from fmasearch.data.cache import DataSpec, check_labels, default_cache_dir, open_dataset, open_split, prepare
 from fmasearch.data.checking import FileReport, Finding, check_feature_file
 from fmasearch.data.feature_file import (
     SPLITS,
@@ -43,6 +43,7 @@ __all__ = [
     "Normaliser",
     "Split",
     "check_feature_file",
+    "check_labels",
     "class_names",
     "content_hash",
     "default_cache_dir",

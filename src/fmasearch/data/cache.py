@@ -32,6 +32,7 @@ from fmasearch.data.remote import copy_here, is_uri
 from fmasearch.data.splits import Dataset, LevelStore, Normaliser, Split
 from fmasearch.errors import DataError
 from fmasearch.files import replacing
+from fmasearch.records import TargetStats
 
 NO_GENRES = GenresConfig()
 _FLAT_STD = 1e-4  # a bin that never moves is centred, not blown up
@@ -43,13 +44,16 @@ class DataSpec:
 
     path: str
     features: tuple[str, ...]
-    label: str
+    label: str | None
+    """The label set that is classified, if any is."""
     sha256: str
     cache_dir: str
     genres: GenreMap | None = None
     """How the file's classes are merged and dropped; None leaves them as they are."""
     uri: str | None = None
     """Where the file was copied from, if it was: other nodes copy it from there, too."""
+    targets: tuple[str, ...] = ()
+    """Numeric labels that are predicted."""
 
     @classmethod
     def of(
@@ -57,7 +61,8 @@ class DataSpec:
         path: str | Path,
         *,
         features: Sequence[str],
-        label: str,
+        label: str | None,
+        targets: Sequence[str] = (),
         genres: GenresConfig = NO_GENRES,
         source: str = "",
         cache_dir: Path | None = None,
@@ -78,10 +83,14 @@ class DataSpec:
         info = read_info(file)
         for feature in features:
             info.feature(feature)
+        for target in targets:
+            info.require_target(target)
         resolved = genre_map(info, label, genres, source=source)
         _require_equal_frames(info, features)
         sha256 = content_hash(file, memo=folder / "hashes.json")
-        return cls(str(file.resolve()), tuple(features), label, sha256, str(folder), resolved, uri)
+        return cls(
+            str(file.resolve()), tuple(features), label, sha256, str(folder), resolved, uri, targets=tuple(targets)
+        )
 
     @property
     def name(self) -> str:
@@ -89,19 +98,22 @@ class DataSpec:
         return Path(self.uri.partition("?")[0] if self.uri else self.path).name
 
     def class_names(self, info: FileInfo) -> tuple[str, ...]:
-        """The classes of the study; `info` is of this file."""
+        """The classes of the study, none if nothing is classified; `info` is of this file."""
+        if self.label is None:
+            return ()
         return info.classes(self.label) if self.genres is None else self.genres.names
 
     def to_json(self) -> dict[str, Any]:
         genres = None if self.genres is None else self.genres.to_json()
-        return {**asdict(self), "features": list(self.features), "genres": genres}
+        return {**asdict(self), "features": list(self.features), "targets": list(self.targets), "genres": genres}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> DataSpec:
-        """What `to_json` or `asdict` gave; specs of before there were genres have none."""
+        """What `to_json` or `asdict` gave; specs of before there were genres or targets have none."""
         genres = values.get("genres")
         resolved = None if genres is None else GenreMap.from_json(genres)
-        return cls(**{**values, "features": tuple(values["features"]), "genres": resolved})
+        lists = {name: tuple(values.get(name, ())) for name in ("features", "targets")}
+        return cls(**{**values, **lists, "genres": resolved})
 
 
 def default_cache_dir() -> Path:
@@ -111,11 +123,22 @@ def default_cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "fmasearch"
 
 
+def check_labels(spec: DataSpec) -> None:
+    """Look at the labels of train and val before anything expensive begins; features are left alone.
+
+    Raises:
+        DataError: as `read_columns`, or if a split lacks a label that the study predicts: there is nothing to learn
+            from, or to choose a model by.
+    """
+    _target_stats(spec, study_columns(spec, "train"))
+    _require_labels(spec, "val", study_columns(spec, "val"))
+
+
 def prepare(spec: DataSpec, splits: Sequence[SplitName] = ("train", "val")) -> None:
     """Build what is missing of the cache, so that workers only map it."""
     info = read_info(spec.path)
     for split in splits:
-        columns = read_columns(spec.path, split, features=spec.features, label=spec.label)
+        columns = _columns(spec, split)
         for name in spec.features:
             _levels_file(spec, info.feature(name), columns, split)
 
@@ -124,10 +147,15 @@ def open_dataset(spec: DataSpec, *, device: torch.device | str = "cpu", with_val
     """Map train and val; the test split is not opened."""
     info = read_info(spec.path)
     columns = study_columns(spec, "train")
+    targets = _target_stats(spec, columns)
     normalisers = tuple(_normaliser(spec, info.feature(name), columns) for name in spec.features)
     train = _build_split(spec, info, "train", columns, normalisers, device)
-    val = open_split(spec, "val", normalisers, device=device) if with_val else None
-    return Dataset(train, val, spec.class_names(info), normalisers)
+    val = None
+    if with_val:
+        columns = study_columns(spec, "val")
+        _require_labels(spec, "val", columns)
+        val = _build_split(spec, info, "val", columns, normalisers, device)
+    return Dataset(train, val, spec.class_names(info), normalisers, targets)
 
 
 def open_split(
@@ -145,16 +173,55 @@ def study_columns(spec: DataSpec, split: SplitName) -> SplitColumns:
     Raises:
         DataError: as `read_columns`, or if no track of the split is of a class that the study keeps.
     """
-    columns = read_columns(spec.path, split, features=spec.features, label=spec.label)
+    columns = _columns(spec, split)
     if spec.genres is None:
         return columns
     labels = spec.genres.apply(columns.labels)
-    if (labels < 0).all():
+    if (labels < 0).all() and np.isnan(columns.values).all():
         raise DataError(
             f"{spec.path}: labels/{spec.label}: no track of the {split} split is of a class that the study keeps: "
             f"{', '.join(spec.genres.names)}"
         )
     return replace(columns, labels=labels)
+
+
+def _columns(spec: DataSpec, split: SplitName) -> SplitColumns:
+    return read_columns(spec.path, split, features=spec.features, label=spec.label, targets=spec.targets)
+
+
+def _target_stats(spec: DataSpec, train: SplitColumns) -> tuple[TargetStats, ...]:
+    """Mean and standard deviation of each target over the training tracks that have it."""
+    _require_labels(spec, "train", train)
+    known = [values[~np.isnan(values)] for values in train.values.T.astype(np.float64)]
+    return tuple(
+        TargetStats(name, float(values.mean()), float(values.std()))
+        for name, values in zip(spec.targets, known, strict=True)
+    )
+
+
+def _require_labels(spec: DataSpec, split: SplitName, columns: SplitColumns) -> None:
+    """Every target has two different values, and something is of a class, where there are targets and classes."""
+    for name, values in zip(spec.targets, columns.values.T, strict=True):
+        known = values[~np.isnan(values)]
+        if len(np.unique(known)) < 2:
+            got = f"{len(known)} tracks, all with {known[0]:g}" if len(known) else "no track with a value"
+            raise DataError(
+                f"{spec.path}: labels/{name}: expected different values in the {split} split, got {got}; leave it out "
+                f"of the task, or split the file again"
+            )
+    if spec.label is not None and (columns.labels < 0).all():  # beside targets, or nothing would have a label
+        raise DataError(f"{spec.path}: labels/{spec.label}: no track of the {split} split has a label")
+
+
+def _targets(spec: DataSpec, columns: SplitColumns, rows: NDArray[np.int64]) -> torch.Tensor:
+    """Classes as int64 (n,), -1 = none; numbers as float32 (n, R), NaN = none; both as float32 (n, 1 + R)."""
+    codes, values = columns.labels[rows], torch.from_numpy(columns.values[rows])
+    if not spec.targets:
+        return torch.from_numpy(codes)
+    if spec.label is None:
+        return values
+    classes = torch.from_numpy(np.where(codes < 0, np.nan, codes).astype(np.float32))
+    return torch.cat([classes[:, None], values], dim=1)
 
 
 def _build_split(
@@ -165,7 +232,7 @@ def _build_split(
     normalisers: Sequence[Normaliser],
     device: torch.device | str,
 ) -> Split:
-    labelled = np.flatnonzero(columns.labels >= 0)
+    labelled = np.flatnonzero((columns.labels >= 0) | ~np.isnan(columns.values).all(axis=1))
     stores = []
     for name, normaliser in zip(spec.features, normalisers, strict=True):
         feature = info.feature(name)
@@ -185,7 +252,7 @@ def _build_split(
         name=split,
         stores=tuple(stores),
         lengths_N=torch.from_numpy(columns.lengths[labelled]),
-        targets_N=torch.from_numpy(columns.labels[labelled]).to(device),
+        targets_N=_targets(spec, columns, labelled).to(device),
         track_ids=tuple(columns.track_ids[int(row)] for row in labelled),
         artist_ids=columns.artist_ids[labelled],
     )

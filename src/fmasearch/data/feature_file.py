@@ -74,9 +74,20 @@ class FileInfo:
         if not self.labels[label].names:
             raise DataError(
                 f"{self.path}: labels/{label}: expected class labels with a `names` attribute, got a "
-                f"regression target{did_you_mean(label, known)}"
+                f"regression target: predict it with `task: {{regression: [{label}]}}`{did_you_mean(label, known)}"
             )
         return self.labels[label].names
+
+    def require_target(self, target: str) -> None:
+        """A missing label, or one of classes, is a DataError."""
+        known = sorted(name for name, info in self.labels.items() if not info.names)
+        if target not in self.labels:
+            raise DataError(f"{self.path}: labels/{target}: no such label{did_you_mean(target, known)}")
+        if self.labels[target].names:
+            raise DataError(
+                f"{self.path}: labels/{target}: expected numbers to predict, got class labels: tell them apart with "
+                f"`task: {{classification: {target}}}`{did_you_mean(target, known)}"
+            )
 
 
 def read_info(path: str | Path) -> FileInfo:
@@ -110,30 +121,39 @@ class SplitColumns:
 
     rows: Array  # (n,) row numbers in the file
     lengths: Array  # (n,) int64 frames
-    labels: Array  # (n,) int64, -1 = none
+    labels: Array  # (n,) int64, -1 = none; all -1 where no label set was asked for
+    values: Array  # (n, R) float32 in the labels' own units, NaN = none
     track_ids: tuple[str, ...]
     artist_ids: Array  # (n,) int64, -1 = unknown
 
 
-def read_columns(path: str | Path, split: SplitName, *, features: Sequence[str], label: str) -> SplitColumns:
+def read_columns(
+    path: str | Path, split: SplitName, *, features: Sequence[str], label: str | None, targets: Sequence[str] = ()
+) -> SplitColumns:
     """Read lengths, labels and identities of one split; rows of other splits are not looked at.
+
+    Args:
+        label: the label set that is classified; None for none.
+        targets: names of numeric labels.
 
     Raises:
         DataError: if the split is empty, lengths disagree between features, or a label is out of range.
     """
     info = read_info(path)
-    names = info.classes(label)
+    for target in targets:
+        info.require_target(target)
     with _open(path) as file:
         rows = np.flatnonzero(_column(path, file, "split") == SPLITS[split])
         if len(rows) == 0:
             raise DataError(f"{path}: split: expected rows with value {SPLITS[split]} ({split}), got none")
-        labels = _column(path, file, f"labels/{label}")[rows].astype(np.int64)
-        if labels.max() >= len(names) or labels.min() < -1:
-            raise DataError(
-                f"{path}: labels/{label}: expected -1..{len(names) - 1}, got {labels.min()}..{labels.max()}"
-            )
-        if (labels < 0).all():
-            raise DataError(f"{path}: labels/{label}: no track of the {split} split has a label")
+        labels = np.full(len(rows), -1) if label is None else _codes(path, file, info, label, rows)
+        values = np.empty((len(rows), len(targets)), np.float32)
+        for column, target in enumerate(targets):
+            values[:, column] = _column(path, file, f"labels/{target}")[rows]
+        values[~np.isfinite(values)] = np.nan
+        if (labels < 0).all() and np.isnan(values).all():
+            asked = ", ".join(f"labels/{name}" for name in [label, *targets] if name)
+            raise DataError(f"{path}: {asked}: no track of the {split} split has a label")
         lengths = [_lengths(path, file, info.feature(name))[rows] for name in features]
         for name, other in zip(features[1:], lengths[1:], strict=True):
             if not np.array_equal(lengths[0], other):
@@ -147,6 +167,7 @@ def read_columns(path: str | Path, split: SplitName, *, features: Sequence[str],
             rows=rows,
             lengths=lengths[0],
             labels=labels,
+            values=values,
             track_ids=tuple(_text(i) for i in ids),
             artist_ids=_artists(path, file, num_tracks)[rows].astype(np.int64),
         )
@@ -240,6 +261,14 @@ def _column(path: str | Path, file: h5py.File, name: str, num_tracks: int | None
     except (OSError, RuntimeError) as error:
         raise DataError(f"{path}: {name}: cannot be read ({_first_line(error)}); the file is damaged") from None
     return values
+
+
+def _codes(path: str | Path, file: h5py.File, info: FileInfo, label: str, rows: Array) -> Array:
+    names = info.classes(label)
+    labels = _column(path, file, f"labels/{label}")[rows].astype(np.int64)
+    if labels.max() >= len(names) or labels.min() < -1:
+        raise DataError(f"{path}: labels/{label}: expected -1..{len(names) - 1}, got {labels.min()}..{labels.max()}")
+    return labels
 
 
 def _feature_info(path: str | Path, file: h5py.File, name: str, num_tracks: int) -> FeatureInfo:

@@ -66,13 +66,15 @@ class GenreMap:
         )
 
 
-def class_names(info: FileInfo, label: str, genres: GenresConfig) -> tuple[str, ...]:
-    """The classes that a study tells apart on a file. Raises as `genre_map`."""
+def class_names(info: FileInfo, label: str | None, genres: GenresConfig) -> tuple[str, ...]:
+    """The classes that a study tells apart on a file; none without a label set. Raises as `genre_map`."""
+    if label is None:
+        return ()
     resolved = genre_map(info, label, genres)
     return info.classes(label) if resolved is None else resolved.names
 
 
-def genre_map(info: FileInfo, label: str, genres: GenresConfig, *, source: str = "") -> GenreMap | None:
+def genre_map(info: FileInfo, label: str | None, genres: GenresConfig, *, source: str = "") -> GenreMap | None:
     """What `genres` come to on a file; None if they ask for nothing, and the file's classes stay as they are.
 
     Args:
@@ -82,6 +84,10 @@ def genre_map(info: FileInfo, label: str, genres: GenresConfig, *, source: str =
         DataError: if the file has no such label set.
         ConfigError: as `resolve`.
     """
+    if label is None:
+        if genres != GenresConfig():
+            raise ConfigError(f"{source}{': ' if source else ''}genres: the task has no classes to merge or drop")
+        return None
     names = info.classes(label)
     if genres == GenresConfig():
         return None

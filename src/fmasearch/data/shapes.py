@@ -24,9 +24,12 @@ def model_shape(info: FileInfo, config: TrainConfig) -> ModelShape:
         DataError: if the file lacks a feature set or the labels.
         ConfigError: if the configuration's genres are not the file's.
     """
+    task = config.task
+    for target in task.targets:
+        info.require_target(target)
     features = [info.feature(name) for name in config.features]
     return {
         "input_dim": sum(feature.shape[2] for feature in features),
         "num_frames": config.crop.input_frames(features[0].shape[1]),
-        "output_dim": len(class_names(info, config.task.classification, config.genres)),
+        "output_dim": len(class_names(info, task.label, config.genres)) + len(task.targets),
     }

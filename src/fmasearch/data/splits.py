@@ -13,9 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fmasearch.records import TargetStats
+
 
 class Batch(NamedTuple):
-    """`x_BTF` float32 and `targets_B` int64 on the device; `lengths_B` int64 on the CPU, as packing wants it."""
+    """`x_BTF` float32 and `targets_B` on the device; `lengths_B` int64 on the CPU, as packing wants it."""
 
     x_BTF: Tensor
     lengths_B: Tensor
@@ -85,7 +87,9 @@ class Split:
     name: str
     stores: tuple[LevelStore, ...]
     lengths_N: Tensor  # int64, CPU
-    targets_N: Tensor  # int64, on the device
+    targets_N: Tensor
+    """On the device: classes as int64 (N,), -1 = none; numeric labels as float32 (N, R) in their own units, NaN =
+    none; both as float32 (N, 1 + R), the class first."""
     track_ids: tuple[str, ...]
     artist_ids: np.ndarray[tuple[int], np.dtype[np.int64]]
 
@@ -183,6 +187,8 @@ class Dataset:
     val: Split | None
     class_names: tuple[str, ...]
     normalisers: tuple[Normaliser, ...]
+    targets: tuple[TargetStats, ...] = ()
+    """Numeric labels in the order of the targets."""
 
     @property
     def input_dim(self) -> int:
@@ -191,6 +197,15 @@ class Dataset:
     @property
     def num_frames(self) -> int:
         return self.train.num_frames
+
+    def train_classes(self) -> Tensor:
+        """Classes of the training tracks that have one, int64 on the CPU; empty where nothing is classified."""
+        targets_N = self.train.targets_N.cpu()
+        if not self.class_names:
+            return torch.empty(0, dtype=torch.int64)
+        if self.targets:  # beside numbers a class is one, too, and NaN if it is unknown
+            targets_N = torch.where(targets_N[:, 0].isnan(), -1, targets_N[:, 0]).long()
+        return targets_N[targets_N >= 0]
 
     @property
     def per_decibel_F(self) -> Tensor:

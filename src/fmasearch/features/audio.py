@@ -111,6 +111,17 @@ def decode(path: str | Path, *, seconds: float | None = None, offset: float = 0.
     return Audio(samples_NC.T, sample_rate)
 
 
+def duration(path: str | Path) -> float:
+    """Seconds that a file says it has; one that was cut short, or is damaged, may say too much.
+
+    Raises:
+        TrackError: `cannot be decoded: ...` or `no audio`.
+    """
+    _require_bytes(Path(path))
+    with _quiet_stderr(), _open(path) as file:
+        return float(file.frames) / float(file.samplerate)
+
+
 def resample(audio_N: Tensor, from_rate: int, to_rate: int) -> Tensor:
     """Change the sample rate. Below 0.86 of the lower Nyquist frequency it equals `soxr_hq` to -75 dB.
 
@@ -190,11 +201,7 @@ def _require_bytes(path: Path) -> None:
 
 def _read(path: str | Path, seconds: float | None, offset: float) -> tuple[Samples, int]:
     """(N, C) samples as they lie in the file, and its rate."""
-    try:
-        file = soundfile.SoundFile(path)
-    except (soundfile.LibsndfileError, TypeError):  # TypeError: a suffix that says headerless (.raw)
-        raise TrackError("cannot be decoded: not audio of a known format") from None
-    with file:
+    with _open(path) as file:
         rate: int = file.samplerate
         try:
             if offset:
@@ -204,6 +211,13 @@ def _read(path: str | Path, seconds: float | None, offset: float) -> tuple[Sampl
         except (soundfile.LibsndfileError, MemoryError):  # a damaged header may claim any length
             raise TrackError("cannot be decoded: damaged") from None
     return samples_NC, rate
+
+
+def _open(path: str | Path) -> soundfile.SoundFile:
+    try:
+        return soundfile.SoundFile(path)
+    except (soundfile.LibsndfileError, TypeError):  # TypeError: a suffix that says headerless (.raw)
+        raise TrackError("cannot be decoded: not audio of a known format") from None
 
 
 def mix(samples_CN: Samples) -> Samples:

@@ -105,8 +105,11 @@ class AudioReader:
         """The feature sets that `read` gives, in the order of the settings."""
         return tuple(_spec(name, self.settings) for name in self.settings.features)
 
-    def read(self, track: Track) -> dict[str, Frames]:
+    def read(self, track: Track, *, offset: float = 0.0) -> dict[str, Frames]:
         """All feature sets of one track by name, each (T, F) or (Tb, F) float32.
+
+        Args:
+            offset: seconds of the file that are passed over first.
 
         Raises:
             TrackError: if the file cannot be used: undecodable, empty, too short, silent or clipped.
@@ -116,6 +119,7 @@ class AudioReader:
             Path(self.root, track.source),
             sample_rate=settings.mel.sample_rate,
             seconds=settings.seconds,
+            offset=offset,
             limits=Limits(settings.shortest, settings.silence_db, settings.max_clipped),
         )
         return self.transform(torch.from_numpy(samples_N))

@@ -37,6 +37,7 @@ class Head(nn.Module):
         super().__init__()
         self.hidden = hidden
         self.output = nn.Linear(embedding_dim, output_dim)
+        self.log_variances: nn.Parameter | None = None
 
 
 def mlp_head(input_dim: int, hidden_dim: int, output_dim: int, dropout: float) -> Head:
@@ -66,7 +67,17 @@ class ClipModel(nn.Module):
     def forward(self, x_BTF: Tensor, lengths_B: Tensor) -> Tensor:
         """Returns outputs_BK."""
         outputs_BK: Tensor = self.head.output(self.embed(x_BTF, lengths_B))
-        return outputs_BK
+        if self.head.log_variances is None:
+            return outputs_BK
+        return torch.cat([outputs_BK, self.head.log_variances.expand(len(outputs_BK), -1)], dim=1)
+
+    def learn_weights(self, num_parts: int) -> None:
+        """Learn a variance for each part of a multitask (Kendall et al., CVPR 2018).
+
+        Outputs get as many more columns: the variances' logarithms, 0 at first, the same for every clip.
+        """
+        if num_parts:
+            self.head.log_variances = nn.Parameter(torch.zeros(num_parts, device=self.head.output.weight.device))
 
     def blocks(self) -> tuple[nn.Module, ...]:
         """Blocks from input to output; the last is the head."""

@@ -17,6 +17,7 @@ from fmasearch.space.distributions import Choice, Distribution, FloatRange, IntR
 
 _SECTIONS = [name for name in TrainConfig.model_fields if name != "seed"]
 _FIXED_SECTIONS = ("features", "task", "genres")  # they decide what a score means, so trials must share them
+_OWN_NAMES = {"genres": "merge", "task": "multitask"}  # mappings whose keys are the user's own, and no words of a space
 _OF_THE_SEARCH = ("trainer/max_epochs", "trainer/patience")
 _KINDS = ("choice", "float", "int")
 _WORDS = [*_KINDS, "log", "step", "when"]
@@ -92,14 +93,15 @@ def _read_fixed_section(draft: Draft, name: str, content: Any) -> None:
 
 
 def _fixed_leaves(name: str, content: Any) -> Iterable[tuple[str, Any]]:
-    """What has to be one value, by key. New names of merged genres are the user's own, and no words of a space."""
+    """What has to be one value, by key: below the names of merged genres and of parts of a multitask."""
     if name == "features" or not isinstance(content, Mapping):
         return [("", content)]
-    merge = content.get("merge")
-    if name != "genres" or not isinstance(merge, Mapping):
+    named = _OWN_NAMES[name]
+    own = content.get(named)
+    if not isinstance(own, Mapping):
         return content.items()
-    others = [(key, leaf) for key, leaf in content.items() if key != "merge"]
-    return [*((f"merge.{new}", sources) for new, sources in merge.items()), *others]
+    others = [(key, leaf) for key, leaf in content.items() if key != named]
+    return [*((f"{named}.{new}", leaf) for new, leaf in own.items()), *others]
 
 
 def _read_section(draft: Draft, section: str, content: Any, whens: dict[str, object]) -> None:

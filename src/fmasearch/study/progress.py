@@ -11,7 +11,7 @@ from pathlib import Path
 from fmasearch.records import FinalRecord, Objective, TrialState
 from fmasearch.study.driver import Driver, driver_alive, read_driver
 from fmasearch.study.folder import StudyFolder, StudyPlan, load_plan
-from fmasearch.tasks import build_task
+from fmasearch.tasks import study_objective
 from fmasearch.tracking import Journal, read_journal
 
 QUIET_SECONDS = 900.0
@@ -57,9 +57,9 @@ class Progress:
 
     @property
     def objective(self) -> Objective:
-        """What trials are compared by; the classes have no part in it, and their file need not be here."""
+        """What trials are compared by."""
         _, task = self.plan.space.inputs()
-        return build_task(task, ("one class", "another")).objective
+        return study_objective(task)
 
     @property
     def num_confirmations(self) -> int:

@@ -1,4 +1,4 @@
-"""Tasks: what is predicted, hence how many outputs, which loss, which metrics, which objective.
+"""One class per clip.
 
 Axes: B batch, C crops of a track, K classes.
 """
@@ -8,38 +8,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Protocol
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fmasearch.config import LossConfig, TaskConfig
+from fmasearch.config import LossConfig
 from fmasearch.errors import ConfigError
 from fmasearch.metrics import ClassificationMetrics, Metrics
 from fmasearch.records import Objective
-
-
-class Task(Protocol):
-    """What the trainer needs to know about a prediction. Targets that are missing contribute nothing."""
-
-    @property
-    def output_dim(self) -> int:
-        """Outputs that a model needs per clip."""
-
-    @property
-    def objective(self) -> Objective:
-        """The validation metric that a search optimises, with its prefix, e.g. `val_macro_f1`."""
-
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Mean training loss over the targets that exist, a scalar; 0 if none does."""
-
-    def combine(self, outputs_BCK: Tensor) -> Tensor:
-        """One prediction per track from those of its crops, outputs (B, K)."""
-
-    def metrics(self, device: torch.device) -> Metrics:
-        """A fresh accumulator on `device`."""
+from fmasearch.tasks.base import on_device
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +33,8 @@ class Classification:
     objective_metric: str = "macro_f1"
     label_smoothing: float = 0.0
     class_weights: tuple[float, ...] | None = None
+
+    num_learned_weights: ClassVar[int] = 0
 
     @property
     def output_dim(self) -> int:
@@ -74,7 +55,7 @@ class Classification:
         num_labelled = (targets >= 0).sum().clamp(min=1)
         if self.class_weights is None:
             return self._cross_entropy(outputs, targets, "sum") / num_labelled
-        weights_B = _on_device(self.class_weights, outputs.device)[targets.clamp(min=0)]
+        weights_B = on_device(self.class_weights, outputs.device)[targets.clamp(min=0)]
         return (weights_B * self._cross_entropy(outputs, targets, "none")).sum() / num_labelled
 
     def combine(self, outputs_BCK: Tensor) -> Tensor:
@@ -91,39 +72,7 @@ class Classification:
         )
 
 
-@lru_cache(maxsize=8)
-def _on_device(class_weights: tuple[float, ...], device: torch.device) -> Tensor:
-    """Copied once, and not at every step."""
-    with torch.inference_mode(False):  # a tensor made in inference mode could never be trained with
-        return torch.tensor(class_weights).to(device, non_blocking=True)
-
-
-def build_task(
-    config: TaskConfig,
-    class_names: Sequence[str],
-    *,
-    loss: LossConfig = LossConfig(),
-    class_counts: Sequence[int] | None = None,
-) -> Task:
-    """The task that a configuration names, over the classes that the data has.
-
-    Args:
-        config: what is predicted.
-        class_names: in the order of the outputs.
-        loss: label smoothing and class weights of the training loss.
-        class_counts: training tracks of each class; needed unless `loss.class_weights` is none.
-
-    Raises:
-        ConfigError: if there is nothing to tell apart, or nothing to weigh classes by.
-    """
-    if len(class_names) < 2:
-        name, found = config.classification, list(class_names)
-        raise ConfigError(f"task.classification: {name!r} needs at least two classes, got {found}")
-    weights = None if loss.class_weights == "none" else _class_weights(loss, class_names, class_counts)
-    return Classification(tuple(class_names), config.objective, loss.label_smoothing, weights)
-
-
-def _class_weights(
+def class_weights(
     loss: LossConfig, class_names: Sequence[str], class_counts: Sequence[int] | None
 ) -> tuple[float, ...]:
     """Weights whose mean over the training tracks is 1; a class without tracks has 0."""
