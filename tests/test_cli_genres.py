@@ -41,7 +41,7 @@ def test_a_model_is_tested_by_its_own_map(
     assert run_cli(monkeypatch, "test", str(trained), "--data", str(other), "--json") == 0
     report = json.loads(capsys.readouterr().out)
     assert [(row["name"], row["support"]) for row in report["classes"]] == [("folk", 3), ("R&B / loud", 6)]
-    assert report["majority_accuracy"] == pytest.approx(6 / 9)
+    assert report["baseline"]["accuracy"] == pytest.approx(6 / 9)
     fewer = make_feature_file(tmp_path / "fewer.h5", num_classes=3)
     assert run_cli(monkeypatch, "test", str(trained), "--data", str(fewer)) == 2
     assert "expected the model's rock, jazz, folk, dub; got rock, jazz, folk" in capsys.readouterr().err

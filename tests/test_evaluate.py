@@ -11,11 +11,12 @@ import sklearn.metrics as sk
 import torch
 from torch import Tensor, nn
 
-from conftest import CLASSES, make_dataset
-from fmasearch.data import Dataset, Split
+from conftest import CLASSES, make_dataset, make_feature_file, spec_of
+from fmasearch.data import Dataset, Split, open_dataset
 from fmasearch.errors import DataError
-from fmasearch.evaluate import judge, majority_class, require_classes
+from fmasearch.evaluate import baseline_scores, judge, majority_class, require_classes
 from fmasearch.records import TestReport
+from fmasearch.tasks import Classification
 
 
 class Answers(nn.Module):
@@ -41,8 +42,12 @@ ANSWERS = [0, 1, 2, 2, 0, 0, 2, 1, 0, 1, 1, 0] * 2
 """Of 24 tracks; class 3 is never the answer."""
 
 
+TASK = Classification(CLASSES)
+
+
 def report_on(split: Split, answers: list[int] = ANSWERS) -> TestReport:
-    return judge(Answers(answers), split, CLASSES, majority_class=0, num_resamples=300)
+    baseline = baseline_scores(TASK, split, majority_class=0)
+    return judge(Answers(answers), split, TASK, baseline=baseline, num_resamples=300)
 
 
 def test_per_class_rows_are_scikit_learns_classification_report(train: Split) -> None:
@@ -86,16 +91,27 @@ def test_a_class_that_the_split_lacks_counts_in_macro_f1(train: Split) -> None:
     assert perfect.classes[3].support == 0
 
 
-def test_the_majority_baseline_always_answers_the_training_splits_largest_class(train: Split) -> None:
-    skewed = replace(train, targets_N=torch.tensor([2] * 15 + [1] * 9))
-    assert majority_class(skewed) == 2
-    judged = judge(Answers(ANSWERS), train, CLASSES, majority_class=2, num_resamples=10)
-    assert judged.majority_accuracy == 6 / 24
+def test_the_majority_baseline_always_answers_the_training_splits_largest_class(tmp_path: Path, train: Split) -> None:
+    dataset = open_dataset(spec_of(make_feature_file(tmp_path / "b.h5")))
+    skewed = replace(dataset.train, targets_N=torch.tensor([2] * 15 + [1] * 9))
+    assert majority_class(replace(dataset, train=skewed)) == 2
+    baseline = baseline_scores(TASK, train, majority_class=2)
+    judged = judge(Answers(ANSWERS), train, TASK, baseline=baseline, num_resamples=10)
+    # A class of four is right for 6 of 24 tracks; whole classes are right for one class of four.
+    assert judged.baseline["accuracy"] == 6 / 24
+    assert judged.baseline["balanced_accuracy"] == 1 / 4
+    always_two = report_on(train, [2] * 24)
+    assert judged.baseline == {name: always_two.metrics[name] for name in ("accuracy", "balanced_accuracy")}
+
+
+def test_without_a_class_to_answer_always_there_is_no_baseline(train: Split) -> None:
+    assert baseline_scores(TASK, train, majority_class=None) == {}
 
 
 def test_intervals_hold_the_scores_and_are_wider_than_nothing(train: Split) -> None:
     report = report_on(train)
-    assert set(report.intervals) == set(report.metrics) - {"log_loss"}
+    of_probabilities = {"log_loss", "top_3_accuracy", "roc_auc", "ece", "brier"}
+    assert set(report.intervals) == set(report.metrics) - of_probabilities
     for name, interval in report.intervals.items():
         assert interval.value == pytest.approx(report.metrics[name])
         assert 0 <= interval.low < interval.value < interval.high <= 1

@@ -16,7 +16,7 @@ from fmasearch import finalize
 from fmasearch.config import SearchConfig, derive_seed
 from fmasearch.data import DataSpec, open_dataset, open_split
 from fmasearch.errors import DataError, StudyError
-from fmasearch.evaluate import judge
+from fmasearch.evaluate import baseline_scores, judge
 from fmasearch.finalize import confirm_starts, confirmed, source_trial, train_final
 from fmasearch.model_file import load_model
 from fmasearch.records import (
@@ -243,7 +243,8 @@ def test_the_saved_model_reproduces_the_test(tmp_path: Path, train_on: str) -> N
     record = finish(spec, tmp_path, winner, train_on, versions={"torch": torch.__version__})
     saved = load_model(record.model_file)
     test = open_split(spec, "test", saved.normalisers)
-    assert judge(saved.build(), test, saved.class_names, majority_class=0) == record.test
+    baseline = baseline_scores(saved.task, test, majority_class=0)
+    assert judge(saved.build(), test, saved.task, baseline=baseline) == record.test
     assert saved.class_names == CLASSES
     assert saved.data == {"path": str(path), "sha256": spec.sha256}
     assert saved.feature_settings["mel"] == {"sample_rate": 16_000, "hop_length": 512, "unit": "dB"}
@@ -256,9 +257,10 @@ def test_crops_and_averaged_weights_are_tested_as_they_are_saved(tmp_path: Path)
     saved = load_model(record.model_file)
     test = open_split(spec, "test", saved.normalisers)
     assert saved.num_frames == 10
-    again = judge(saved.build(), test, saved.class_names, majority_class=0, crop=saved.config.crop)
+    baseline = baseline_scores(saved.task, test, majority_class=0)
+    again = judge(saved.build(), test, saved.task, baseline=baseline, crop=saved.config.crop)
     assert again == record.test
-    whole = judge(saved.build(), test, saved.class_names, majority_class=0)
+    whole = judge(saved.build(), test, saved.task, baseline=baseline)
     assert whole.metrics["log_loss"] != pytest.approx(record.test.metrics["log_loss"])
 
 
@@ -276,7 +278,7 @@ def test_a_start_from_another_model_is_recorded(feature_file: Path, tmp_path: Pa
 def test_the_record_says_what_was_trained_and_tested(feature_file: Path, tmp_path: Path) -> None:
     record = finish(spec_of(feature_file), tmp_path, winner_of(2))
     assert (record.trial, record.test.split, record.test.num_tracks) == ("trial-0007", "test", 8)
-    assert record.test.majority_accuracy == 0.25  # four classes of equal size
+    assert record.test.baseline["accuracy"] == 0.25  # four classes of equal size
     assert record.validation["val_macro_f1"] == record.curve[-1].objective
     weights = load_model(record.model_file).build().parameters()
     assert record.num_parameters == sum(parameter.numel() for parameter in weights)

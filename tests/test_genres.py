@@ -30,7 +30,7 @@ from fmasearch.data import (
 from fmasearch.data.cache import study_columns
 from fmasearch.data.genres import resolve
 from fmasearch.errors import ConfigError, DataError, SpaceError
-from fmasearch.evaluate import judge, majority_class
+from fmasearch.evaluate import baseline_scores, judge, majority_class
 from fmasearch.finalize import train_final
 from fmasearch.model_file import SavedModel, load_model, save_model
 from fmasearch.preflight import check_study
@@ -244,15 +244,12 @@ def test_a_saved_model_judges_another_file_by_its_own_map(feature_file: Path, tm
     assert saved.file_classes == ("rock", "jazz", "folk", "dub")
     other = make_feature_file(tmp_path / "other.h5", tracks=(8, 4, 12), seed=1)  # 2 training tracks of folk
     judged_spec = replace(spec_of(other), genres=saved.genres)
-    report = judge(
-        saved.build(),
-        open_split(judged_spec, "test", saved.normalisers),
-        saved.class_names,
-        majority_class=majority_class(open_dataset(judged_spec).train),
-    )
+    test = open_split(judged_spec, "test", saved.normalisers)
+    baseline = baseline_scores(saved.task, test, majority_class=majority_class(open_dataset(judged_spec)))
+    report = judge(saved.build(), test, saved.task, baseline=baseline)
     assert [(row.name, row.support) for row in report.classes] == [("folk", 3), ("loud", 6)]  # 12 without 3 of jazz
-    assert report.majority_accuracy == pytest.approx(6 / 9)
-    assert report.metrics["accuracy"] > report.majority_accuracy
+    assert report.baseline["accuracy"] == pytest.approx(6 / 9)
+    assert report.metrics["accuracy"] > report.baseline["accuracy"]
 
 
 def test_a_model_of_before_there_were_genres_loads(feature_file: Path, tmp_path: Path) -> None:
@@ -276,12 +273,13 @@ def test_the_final_test_is_of_the_classes_that_were_searched(feature_file: Path,
     search = SearchConfig.model_validate({"final": {"train_on": train_on}})
     record = train_final(winner(config), spec, search, tmp_path / "model.pt", tmp_path / "final.json")
     assert [(row.name, row.support) for row in record.test.classes] == [("folk", 2), ("loud", 4)]  # 8 without 2 of jazz
-    assert record.test.majority_accuracy == pytest.approx(4 / 6)
+    assert record.test.baseline["accuracy"] == pytest.approx(4 / 6)
     assert TrainConfig.model_validate(record.config).genres == config.genres
     saved = load_model(record.model_file)
     assert saved.genres == spec.genres
     again = open_split(replace(spec_of(feature_file), genres=saved.genres), "test", saved.normalisers)
-    assert judge(saved.build(), again, saved.class_names, majority_class=1) == record.test
+    baseline = baseline_scores(saved.task, again, majority_class=1)
+    assert judge(saved.build(), again, saved.task, baseline=baseline) == record.test
 
 
 def test_columns_keep_a_row_for_every_track(feature_file: Path) -> None:

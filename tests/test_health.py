@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from conftest import make_config, make_dataset
+from conftest import make_config, make_dataset, make_feature_file, spec_of
 from fmasearch.cli.health import Health, check, read_config
-from fmasearch.data import Dataset
+from fmasearch.data import Dataset, open_dataset
 from fmasearch.errors import ConfigError, DivergedError, SpaceError
 from fmasearch.records import EpochResult
 
@@ -28,7 +29,7 @@ KNOWN_GOOD = "known_good: {two: {model/num_layers: 2, optimizer/learning_rate: 5
 
 
 def health_of(losses: list[float], *, healthy: bool = False, diverged: bool = False) -> Health:
-    return Health(16, 4, 300, 1e-3, tuple(losses), healthy, diverged, 1.0)
+    return Health(16, math.log(4), 300, 1e-3, tuple(losses), healthy, diverged, 1.0)
 
 
 # --- the check -------------------------------------------------------------------------------------------------------
@@ -44,6 +45,23 @@ def test_a_healthy_model_begins_at_chance_and_stops_when_the_tracks_are_known(da
     assert health.loss < 0.05 <= min(health.losses[:-1])
     assert seen == list(enumerate(health.losses, start=1))
     assert health.causes() == []
+
+
+@pytest.mark.parametrize(
+    ("task", "chance"),
+    [
+        ({"regression": ["valence", "energy"]}, 1.0),  # standardised targets have a variance of 1; targets are averaged
+        ({"multitask": {"genre": "genre", "mood": ["valence", "energy"]}}, math.log(4) + 1),
+        ({"multitask": {"genre": "genre", "mood": ["valence"], "power": ["energy"]}}, math.log(4) + 2),
+    ],
+)
+def test_numbers_begin_at_their_variance(tmp_path: Path, task: dict[str, Any], chance: float) -> None:
+    config = make_config("stats", model={"dropout": 0.0}, task=task)
+    path = make_feature_file(tmp_path / "a.h5", targets=["energy"])
+    dataset = open_dataset(spec_of(path, label=config.task.label, targets=config.task.targets))
+    health = check(config, dataset, num_steps=1, device="cpu")
+    assert health.chance == pytest.approx(chance)
+    assert health.first_loss == pytest.approx(chance, rel=0.4)
 
 
 def test_a_model_that_hardly_learns_is_not_healthy(dataset: Dataset) -> None:
@@ -86,7 +104,7 @@ def test_a_first_loss_above_twice_chance_is_flagged_even_in_a_healthy_model() ->
     # twice ln 4 is 2.77
     assert health_of([2.7, 0.01], healthy=True).causes() == []
     (found,) = health_of([2.8, 0.01], healthy=True).causes()
-    assert found.startswith("the first loss is 2.80, more than twice ln 4 = 1.39")
+    assert found.startswith("the first loss is 2.80, more than twice 1.39, which is chance")
     assert len(health_of([2.8, 2.7]).causes()) == 2
 
 
@@ -116,6 +134,12 @@ def test_a_configuration_is_checked_as_it_is(tmp_path: Path) -> None:
     text = "task: {classification: genre}\nmodel: {architecture: cnn_gru, hidden_dim: 3}\nseed: 7"
     config = read_config(written(tmp_path, text), ["model/hidden_dim=5"])
     assert (config.architecture, config.hyperparameters, config.seed) == ("cnn_gru", {"hidden_dim": 5}, 7)
+
+
+@pytest.mark.parametrize("task", [{"classification": "genre"}, {"multitask": {"genre": "genre", "mood": ["valence"]}}])
+def test_a_configuration_that_a_study_wrote_is_no_space(tmp_path: Path, task: dict[str, Any]) -> None:
+    config = make_config(task=task)
+    assert read_config(written(tmp_path, json.dumps(config.model_dump(mode="json"))), []) == config
 
 
 def test_problems_of_a_file_are_named(tmp_path: Path) -> None:

@@ -41,7 +41,19 @@ def test_ranges_and_choices_are_said_in_words(capsys: pytest.CaptureFixture[str]
         ("list of text", "[]"),
         ("whole number >= 0", "0"),
     ]
-    assert keys(capsys, "task")["task/classification"]["default"] == "required"
+    task = keys(capsys, "task")
+    assert [(key["values"], key["default"]) for key in task.values()] == [
+        ("text or null", "null"),
+        ("list of text", "[]"),
+        ("names, each with text or list of text", "{}"),
+        ("text or null", "null"),
+    ]
+
+
+def test_brackets_of_a_meaning_are_printed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    print_keys("task", as_json=False)
+    assert "[valence, energy, danceability]" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -104,7 +104,7 @@ def whole_study() -> StudyRecord:
         resampled_by="artist",
         classes=classes,
         confusion=((3, 0, 0), (1, 0, 0), (0, 0, 1)),
-        majority_accuracy=0.6,
+        baseline={"accuracy": 0.6},
     )
     config, validation = COMPLETED.start.config, {"val_macro_f1": 0.65}
     final = FinalRecord("trial-0000", config, "train", 2, COMPLETED.epochs[:2], validation, test, 1234, "model.pt", 3.0)
@@ -130,7 +130,7 @@ def page(folder: Path) -> str:
 def test_a_whole_study_leaves_every_file_and_nothing_else(tmp_path):
     written = write_results(whole_study(), tmp_path / "study")
     matrix = {"confusion_matrix.svg", "confusion_matrix.png"}
-    assert {p.name for p in written} == ALWAYS | PICTURES | matrix | {"best.yaml", "test.json"}
+    assert {p.name for p in written} == ALWAYS | PICTURES | matrix | {"best.yaml", "test.json", "MODEL_CARD.md"}
     assert sorted(written) == sorted((tmp_path / "study").iterdir())
     assert [p.name for p in tmp_path.iterdir()] == ["study"]
 

@@ -276,7 +276,7 @@ def test_one_error_names_all_problems_once() -> None:
     assert problems(text) == [
         "modle: unknown section; did you mean 'model'?",
         "model.hidden_dim: low <= high must hold, got low=9, high=1",
-        "task.classification: required, but absent",
+        "task: expected one of classification, regression and multitask, got none of them",
         "model: must name an `architecture`",
         "optimizer.lr: unknown key; known here: layer_decay, learning_rate, momentum, name, nesterov, weight_decay",
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -25,7 +26,7 @@ from fmasearch.cli.starting import (
 from fmasearch.config import TrainConfig
 from fmasearch.data import FileInfo, Normaliser, read_info
 from fmasearch.errors import ConfigError, ModelError, SpaceError
-from fmasearch.model_file import SavedModel, save_model
+from fmasearch.model_file import SavedModel, load_model, save_model
 from fmasearch.models import build_model
 from fmasearch.space import Space
 
@@ -205,6 +206,27 @@ def test_a_head_of_other_classes_is_pointed_out(tmp_path: Path, info: FileInfo) 
     other = saved_in(tmp_path / "other.pt", class_names=("a", "b", "c", "d"))
     text = printed(check_config(started_config(other), info))
     assert "note: as many classes, but others: the last layer knows a, b, c, d" in text
+
+
+def test_a_head_of_classes_that_has_to_predict_numbers_is_pointed_out(tmp_path: Path) -> None:
+    info = read_info(make_feature_file(tmp_path / "a.h5", targets=["energy", "tempo", "arousal"]))
+    four = {"regression": ["valence", "energy", "tempo", "arousal"]}
+    text = printed(check_config(started_config(saved_in(tmp_path / "four.pt"), task=four), info))
+    words = "rock, jazz, folk, dub, and starts from there on valence, energy, tempo, arousal"
+    assert f"note: as many outputs, but others: the last layer knows {words}" in text
+
+
+def test_the_variances_of_a_multitask_are_named_as_not_needed(tmp_path: Path, info: FileInfo) -> None:
+    both = {"multitask": {"genre": "genre", "mood": ["valence"]}}
+    trained = saved_in(tmp_path / "a.pt")
+    saved = load_model(trained)
+    weights = {**saved.weights, "head.log_variances": torch.zeros(2)}
+    save_model(trained, replace(saved, weights=weights))
+    text = printed(check_config(started_config(trained), info))
+    assert "33 of 33 tensors, 100 % of the backbone; only in the file: head.log_variances" in text
+    assert "head.output.weight: (4, 8) in the file, (5, 8) here" in printed(
+        check_config(started_config(trained, task=both, loss={"weighting": "uncertainty"}), info)
+    )
 
 
 def test_features_made_in_another_way_are_pointed_out(model_file: Path, info: FileInfo) -> None:

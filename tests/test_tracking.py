@@ -342,7 +342,7 @@ def test_confirmations_are_children_of_their_own_stage(open_mlflow, store):
 
 def test_the_final_model_lands_on_the_parent(open_mlflow, store, tmp_path):
     intervals = {"macro_f1": Interval(0.66, 0.6, 0.7)}
-    test = TestReport("test", 40, {"macro_f1": 0.66}, intervals, "artist", (), (), majority_accuracy=0.125)
+    test = TestReport("test", 40, {"macro_f1": 0.66}, intervals, "artist", baseline={"macro_f1": 0.125})
     final = FinalRecord("trial-0000", {}, "train", 3, COMPLETED.epochs, {}, test, 1234, "model.pt", 9.0)
     (tmp_path / "results").mkdir()
     for name in ("model.pt", "results/README.md"):
@@ -351,7 +351,12 @@ def test_the_final_model_lands_on_the_parent(open_mlflow, store, tmp_path):
     tracker.log_final(final, [tmp_path / "model.pt", tmp_path / "results"])
     tracker.describe("**0.66**")
     parent = runs(store, "study")["my-study"]
-    expected = {"test_macro_f1": 0.66, "test_macro_f1_low": 0.6, "num_parameters": 1234}
+    expected = {
+        "test_macro_f1": 0.66,
+        "test_macro_f1_low": 0.6,
+        "test_baseline_macro_f1": 0.125,
+        "num_parameters": 1234,
+    }
     assert expected.items() <= parent.data.metrics.items()
     assert parent.data.tags["fmasearch.winner"] == "trial-0000"
     paths = {item.path for item in MlflowClient(store).list_artifacts(parent.info.run_id)}

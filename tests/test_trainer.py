@@ -240,7 +240,7 @@ def test_bfloat16_trains_the_same_model_with_other_rounding(dataset: Dataset) ->
 
 def test_a_task_of_one_class_is_refused(tmp_path: Path) -> None:
     single = make_dataset(tmp_path / "one.h5", num_classes=1)
-    with pytest.raises(ConfigError, match=r"task\.classification: 'genre' needs at least two classes, got \['rock'\]"):
+    with pytest.raises(ConfigError, match=r"task: 'genre' needs at least two classes, got \['rock'\]"):
         Trainer(make_config(), single)
 
 

@@ -6,7 +6,10 @@ from pathlib import Path
 import optuna
 import pytest
 
+from conftest import make_feature_file
 from fmasearch.config import SearchConfig, load_search, load_yaml
+from fmasearch.data import model_shape, read_info
+from fmasearch.preflight import check_study
 from fmasearch.space import Space
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -50,6 +53,21 @@ def test_space_files_are_described_and_fit_a_screen_or_so(path: Path) -> None:
     assert space.description
     assert len(space.text.splitlines()) <= 80
     assert max(map(len, space.text.splitlines())) <= 120
+
+
+@pytest.mark.parametrize(
+    ("name", "targets", "num_outputs"),
+    [("emotion", ("valence", "arousal"), 2), ("multitask", ("valence", "arousal"), 6)],
+)
+def test_spaces_of_numbers_build_on_a_file_that_has_them(
+    tmp_path: Path, name: str, targets: tuple[str, ...], num_outputs: int
+) -> None:
+    space = Space.load(ROOT / f"spaces/cnn_lstm_{name}.yaml")
+    path = make_feature_file(tmp_path / "a.h5", num_frames=150, num_bins=128, targets=["arousal"])
+    config = space.train_config(space.known_good["start"], max_epochs=1, patience=None, seed=0)
+    assert config.task.targets == targets
+    assert model_shape(read_info(path), config)["output_dim"] == num_outputs  # two numbers, and four genres
+    assert check_study(space, SearchConfig(), read_info(path), num_samples=20).max_parameters < 1_000_000
 
 
 def test_c7_is_the_configuration_of_the_reference_report() -> None:

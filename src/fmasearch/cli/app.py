@@ -36,7 +36,7 @@ class SplitChoice(StrEnum):
     test = "test"
 
 
-class EmbedSplit(StrEnum):
+class AnySplitChoice(StrEnum):
     train = "train"
     val = "val"
     test = "test"
@@ -220,18 +220,64 @@ def judge_model(
     data: Data,
     split: Annotated[SplitChoice, typer.Option(help="Split to judge it on.")] = SplitChoice.test,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="New folder for report.json and pictures.", show_default=False),
+    ] = None,
 ) -> None:
     """Judge a saved model on a split, with 95 % bootstrap intervals."""
     from fmasearch.cli import training
 
-    training.test(model, data, split.value, as_json=json)
+    training.test(model, data, split.value, as_json=json, out=out)
+
+
+@app.command("compare")
+def compare_models(
+    first: Annotated[Path, typer.Argument(help="Model A, written by tune or train.", metavar="A")],
+    second: Annotated[Path, typer.Argument(help="Model B.", metavar="B")],
+    data: Data,
+    split: Annotated[SplitChoice, typer.Option(help="Split to judge both on.")] = SplitChoice.test,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Compare two saved models on the same tracks: paired bootstrap and McNemar's test."""
+    from fmasearch.cli import comparing
+
+    comparing.compare(first, second, data, split.value, as_json=json)
+
+
+@app.command("predict")
+def predict_tracks(
+    model: Annotated[Path, typer.Argument(help="A model file written by tune or train.")],
+    inputs: Annotated[list[Path], typer.Argument(help="Audio files, folders of audio, or feature files (.h5).")],
+    split: Annotated[AnySplitChoice, typer.Option(help="Of feature files.")] = AnySplitChoice.all,
+    json: Annotated[bool, typer.Option("--json", help="Give JSON.")] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Give CSV.")] = False,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write.", show_default=False)] = None,
+    device: Device = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Clips that the model looks at together.")] = 64,
+    top: Annotated[int, typer.Option(min=1, help="Classes that the table shows.")] = 3,
+) -> None:
+    """Say what a saved model makes of songs. Exit code 1 if some could not be used, 2 if none could."""
+    from fmasearch.cli import predicting
+
+    predicting.predict(
+        model,
+        inputs,
+        split=split.value,
+        as_json=json,
+        as_csv=csv,
+        out=out,
+        device=device,
+        batch_size=batch_size,
+        top=top,
+    )
 
 
 @app.command("embed")
 def embed_tracks(
     model: Annotated[Path, typer.Argument(help="A model file written by tune or train.")],
     data: Data,
-    split: Annotated[EmbedSplit, typer.Option(help="Split whose tracks are shown.")] = EmbedSplit.test,
+    split: Annotated[AnySplitChoice, typer.Option(help="Split whose tracks are shown.")] = AnySplitChoice.test,
     methods: Annotated[
         str | None,
         typer.Option(help="pca, tsne, umap, spectral, mds, isomap, with commas (default: all).", show_default=False),

@@ -16,6 +16,7 @@ from rich.progress import Progress
 from fmasearch.cli import studies
 from fmasearch.corpora.demo import GENRES, PROFILES, DemoProfile, DemoTrack, plan_tracks, render_block
 from fmasearch.data import FeatureArray, write_feature_file
+from fmasearch.features.audio_reader import AudioSettings
 from fmasearch.features.mel import LogMel, MelSettings
 from fmasearch.ray_session import num_local_cpus
 
@@ -48,6 +49,7 @@ def write_demo(file: Path, profile: DemoProfile, console: Console) -> None:
         n_mels=profile.n_mels,
         f_min=profile.f_min,
     )
+    reading = AudioSettings(mel=settings, seconds=profile.seconds)  # how to hear a song as these were
     front_end = LogMel(settings)
     mel = np.empty((len(tracks), front_end.num_frames(profile.num_samples), profile.n_mels), np.float16)
     done = 0
@@ -60,7 +62,7 @@ def write_demo(file: Path, profile: DemoProfile, console: Console) -> None:
     write_feature_file(
         file,
         corpus=f"fmasearch-demo-{profile.name}",
-        features={"mel": FeatureArray(mel, settings.to_attrs())},
+        features={"mel": FeatureArray(mel, {**settings.to_attrs(), **reading.to_attrs()})},
         classes={"genre": ([genre.name for genre in GENRES], np.array([t.genre for t in tracks]))},
         targets={
             "valence": np.array([t.valence for t in tracks]),

@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from fmasearch.data import DataSpec, open_split, read_all_columns, read_info
 from fmasearch.data.feature_file import SplitName
 from fmasearch.embedding import Embedding, Outputs, embed_split, joined
 from fmasearch.errors import UserError
-from fmasearch.evaluate import require_classes
+from fmasearch.evaluate import judged_spec
 from fmasearch.files import replacing
 from fmasearch.model_file import SavedModel, load_model
 from fmasearch.models import ClipModel
@@ -47,7 +47,6 @@ from fmasearch.report.embedding_view import (
     Numbers,
     Projection,
 )
-from fmasearch.tasks import build_task
 
 ALL_SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
 
@@ -72,7 +71,7 @@ def embed(
     console = Console()
     methods, dimensions = _methods(options.methods, console), _dimensions(options.dimensions)
     saved = load_model(model_file)
-    spec = _judged_spec(saved, data)
+    spec = judged_spec(saved, data)
     embedding = _embedding(saved, spec, options.split, prepared_device(device, threads))
     require_vectors(embedding.vectors_NE, max(dimensions))
     shown = embedding.taken(_drawn(len(embedding), options.max_tracks, options.seed))
@@ -118,22 +117,23 @@ def _dimensions(text: str) -> list[int]:
     return [int(part) for part in asked]
 
 
-def _judged_spec(saved: SavedModel, data: Path) -> DataSpec:
-    """The file as the model sees it."""
-    spec = DataSpec.of(data, features=saved.config.features, label=saved.config.task.classification)
-    require_classes(str(data), read_info(data).classes(spec.label), saved.file_classes)
-    return replace(spec, genres=saved.genres)
-
-
 def _embedding(saved: SavedModel, spec: DataSpec, split: str, device: str) -> Embedding:
     counts = read_info(spec.path).split_counts
     names = [name for name in ALL_SPLITS if (counts[name] if split == "all" else name == split)]
-    task = build_task(saved.config.task, saved.class_names)
-    model, outputs = saved.build(), Outputs(class_names=saved.class_names)
+    model, outputs = saved.build(), _outputs(saved)
     assert isinstance(model, ClipModel)
     model.to(device)
     splits = (open_split(spec, name, saved.normalisers, device=device) for name in names)
-    return joined([embed_split(model, each, task, outputs, saved.config.crop) for each in splits])
+    return joined([embed_split(model, each, saved.task, outputs, saved.config.crop) for each in splits])
+
+
+def _outputs(saved: SavedModel) -> Outputs:
+    return Outputs(
+        class_names=saved.class_names,
+        target_names=tuple(target.name for target in saved.targets),
+        means_R=tuple(target.mean for target in saved.targets),
+        stds_R=tuple(target.std for target in saved.targets),
+    )
 
 
 def _drawn(num_tracks: int, most: int, seed: int) -> NDArray[np.int64]:
@@ -146,7 +146,7 @@ def _drawn(num_tracks: int, most: int, seed: int) -> NDArray[np.int64]:
 def _colourings(shown: Embedding, spec: DataSpec) -> dict[str, Colouring]:
     """What is known of the tracks: by the model first, then by the file's other labels."""
     found: dict[str, Colouring] = {}
-    if shown.class_names:
+    if spec.label is not None:
         found["class"] = Categories(spec.label, shown.class_names, shown.classes_N)
         found["predicted"] = Categories(f"predicted {spec.label}", shown.class_names, shown.predicted_classes_N)
     for place, name in enumerate(shown.target_names):

@@ -27,7 +27,7 @@ from fmasearch.trainer import overfit_batch
 
 NUM_TRACKS = 16
 MEMORISED = 0.05
-"""Mean cross entropy at which the tracks are known by heart: each has about 95 % of its prediction."""
+"""Loss at which the tracks are known by heart: each has about 95 % of its prediction, or of a target's variance."""
 
 OnStep: TypeAlias = Callable[[int, float], None]
 """Hears of every step, counted from 1, and its loss."""
@@ -38,7 +38,8 @@ class Health:
     """How a model took to a batch. `losses` are those before each step's update; a diverged one has no last loss."""
 
     num_tracks: int
-    num_classes: int
+    chance: float
+    """Loss of a model that knows nothing: ln C for C classes, 1 for standardised targets; of parts, their sum."""
     num_steps: int
     learning_rate: float
     losses: tuple[float, ...]
@@ -56,11 +57,6 @@ class Health:
         return math.nan if self.diverged or not self.losses else self.losses[-1]
 
     @property
-    def chance(self) -> float:
-        """The loss of a model that finds every class as likely: where a fresh one should begin."""
-        return math.log(self.num_classes)
-
-    @property
     def starts_high(self) -> bool:
         """Confidently wrong before it has learnt anything."""
         return self.first_loss > 2 * self.chance
@@ -71,7 +67,7 @@ class Health:
         causes = []
         if self.starts_high:
             causes.append(
-                f"the first loss is {self.first_loss:.2f}, more than twice ln {self.num_classes} = {self.chance:.2f}: "
+                f"the first loss is {self.first_loss:.2f}, more than twice {self.chance:.2f}, which is chance: "
                 f"inputs that are not standardised, a norm that is missing, or a last layer that starts too large"
             )
         if self.healthy:
@@ -165,7 +161,7 @@ def check(
         diverged = True
     return Health(
         num_tracks=num_tracks,
-        num_classes=len(dataset.class_names),
+        chance=_chance(config, dataset),
         num_steps=num_steps,
         learning_rate=config.optimizer.learning_rate,
         losses=tuple(losses),
@@ -173,6 +169,11 @@ def check(
         diverged=diverged,
         seconds=time.perf_counter() - started,
     )
+
+
+def _chance(config: TrainConfig, dataset: Dataset) -> float:
+    num_of_numbers = sum(not isinstance(labels, str) for labels in config.task.parts.values())
+    return (math.log(len(dataset.class_names)) if dataset.class_names else 0.0) + num_of_numbers
 
 
 def read_config(file: Path, overrides: Sequence[str]) -> TrainConfig:
@@ -187,8 +188,10 @@ def read_config(file: Path, overrides: Sequence[str]) -> TrainConfig:
 
 def spec_of(config: TrainConfig, data: Path, *, source: str) -> DataSpec:
     """What a configuration uses of a feature file; `source`, the configuration's file, is named in errors."""
-    label = config.task.classification
-    return DataSpec.of(data, features=config.features, label=label, genres=config.genres, source=source)
+    task = config.task
+    return DataSpec.of(
+        data, features=config.features, label=task.label, targets=task.targets, genres=config.genres, source=source
+    )
 
 
 def prepared_device(device: str | None, threads: int | None) -> str:
@@ -202,8 +205,9 @@ def _is_space(values: Mapping[str, Any]) -> bool:
     """A configuration has sections of plain values; a space describes itself, or it or a sweep has distributions."""
     if values.keys() & {"description", "known_good", "constraints"}:
         return True
-    # Merged genres are a mapping, and never searched.
-    sections = [section for name, section in values.items() if isinstance(section, Mapping) and name != "genres"]
+    # Merged genres and the parts of a multitask are mappings, and never searched.
+    searched = [section for name, section in values.items() if name not in ("genres", "task")]
+    sections = [section for section in searched if isinstance(section, Mapping)]
     return any(isinstance(leaf, Mapping) for section in sections for leaf in section.values())
 
 
@@ -212,7 +216,7 @@ def _num_parameters(config: TrainConfig, dataset: Dataset) -> int:
         config.architecture,
         input_dim=dataset.input_dim,
         num_frames=dataset.num_frames,
-        output_dim=len(dataset.class_names),
+        output_dim=len(dataset.class_names) + len(dataset.targets),
         **config.hyperparameters,
     )
 
@@ -234,7 +238,17 @@ def _progress(console: Console, name: str, *, every: int) -> Iterator[OnStep]:
 
 def _table(checked: Sequence[tuple[Path, TrainConfig, int, Health]]) -> Table:
     table = Table(box=None, pad_edge=False)
-    for heading in ("file", "architecture", "parameters", "first loss", "ln C", "loss", "steps", "seconds", "verdict"):
+    for heading in (
+        "file",
+        "architecture",
+        "parameters",
+        "first loss",
+        "chance",
+        "loss",
+        "steps",
+        "seconds",
+        "verdict",
+    ):
         words = heading in ("file", "architecture", "verdict")
         table.add_column(heading, justify="left" if words else "right", no_wrap=True)
     for file, config, size, health in checked:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import typer
 from pydantic import BaseModel
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from fmasearch.config import TrainConfig, did_you_mean
@@ -58,7 +59,7 @@ def _table(title: str, keys: list[Key]) -> Table:
     for heading in ("key", "values", "default", *(["meaning"] if explained else [])):
         table.add_column(heading, overflow="fold", no_wrap=heading == "key")
     for key in keys:
-        table.add_row(*(key if explained else key[:3]))
+        table.add_row(*map(escape, key if explained else key[:3]))  # `[valence, energy]` is no style
     return table
 
 

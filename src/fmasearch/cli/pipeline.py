@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
 import time
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,14 @@ from rich.console import Console
 from rich.table import Table
 
 from fmasearch.cli import environment
+from fmasearch.cli.data_facts import origin_facts
 from fmasearch.cli.genres import genre_facts
 from fmasearch.cli.live import LiveView, rung_epochs
 from fmasearch.data import read_info
 from fmasearch.finalize import confirm_starts, confirmed, final_training, train_final
 from fmasearch.ray_session import cluster_nodes
 from fmasearch.records import ConfirmRecord, EpochResult, FinalRecord, Objective, StudyRecord
-from fmasearch.report import write_results
+from fmasearch.report import MODEL_CARD, write_results
 from fmasearch.searcher import num_trials
 from fmasearch.study import (
     Runtime,
@@ -32,7 +33,7 @@ from fmasearch.study import (
     study_runtime,
 )
 from fmasearch.study.stopping import stop_requested
-from fmasearch.tasks import build_task
+from fmasearch.tasks import study_objective
 from fmasearch.tracking import CompositeTracker, JsonlTracker, read_journal, replay
 from fmasearch.tracking.mlflow_tracker import MlflowTracker
 
@@ -44,7 +45,7 @@ class Interrupted(Exception):
 def run(plan: StudyPlan, results: Path, tracking_uri: str, console: Console, *, resumed: bool) -> Path:
     """Run every stage that is left; returns the results folder."""
     _, task = plan.space.inputs()
-    objective = build_task(task, plan.data.class_names(read_info(plan.data.path))).objective
+    objective = study_objective(task)
     facts = environment.describe()
     mlflow = _mlflow(plan, tracking_uri, objective, facts, resumed=resumed)
     status: Any = "failed"
@@ -63,6 +64,7 @@ def run(plan: StudyPlan, results: Path, tracking_uri: str, console: Console, *, 
         record = _record(plan, objective, searched, confirmation, final, facts)
         folder = results / plan.name
         write_results(record, folder)
+        shutil.copyfile(folder / MODEL_CARD, plan.folder.model_file.with_name(MODEL_CARD))
         mlflow.log_final(final, [folder, plan.folder.model_file])
         mlflow.describe((folder / "README.md").read_text(encoding="utf-8"))
         status = "finished"
@@ -200,8 +202,10 @@ def _record(
             "sha256": plan.data.sha256,
             "corpus": info.corpus,
             "tracks": dict(info.split_counts),
-            "classes": list(plan.data.class_names(info)),
+            **({"classes": list(plan.data.class_names(info))} if plan.data.label else {}),
             **genre_facts(plan.data.genres),
+            **(origin_facts(info) if final else {}),  # the columns of test tracks stay closed until then
+            **({"targets": list(plan.data.targets)} if plan.data.targets else {}),
             "features": {name: list(info.feature(name).shape[1:]) for name in plan.data.features},
         },
         environment=facts,
@@ -230,22 +234,17 @@ def _print_outcome(console: Console, record: StudyRecord) -> None:
     table = Table(title=f"test split, opened once: {test.num_tracks} tracks", title_justify="left", box=None)
     for heading in ("metric", "value", "95 % interval"):
         table.add_column(heading, justify="left" if heading == "metric" else "right")
-    for name in _metric_order(test.metrics):
-        interval = test.intervals.get(name)
-        spread = f"{interval.low:.3f} – {interval.high:.3f}" if interval else ""
-        table.add_row(name, f"{test.metrics[name]:.3f}", spread)
+    for name, interval in test.intervals.items():
+        table.add_row(name, f"{test.metrics[name]:.3f}", f"{interval.low:.3f} – {interval.high:.3f}")
     console.print(table)
+    name = test.headline(record.objective)
+    baseline = f" (without a model: {test.baseline[name]:.3f})" if name in test.baseline else ""
     console.print(
-        f"test accuracy: {test.metrics['accuracy']:.3f} (always answering the largest class: "
-        f"{test.majority_accuracy:.3f}), {_minutes(record.search_seconds)} of search, {record.num_epochs} epochs",
+        f"test {name}: {test.metrics[name]:.3f}{baseline}, {_minutes(record.search_seconds)} of search, "
+        f"{record.num_epochs} epochs",
         highlight=False,
         soft_wrap=True,
     )
-
-
-def _metric_order(metrics: Any) -> Sequence[str]:
-    first = ["accuracy", "balanced_accuracy", "macro_f1", "weighted_f1", "micro_f1"]
-    return [name for name in first if name in metrics]
 
 
 def _minutes(seconds: float) -> str:

@@ -172,10 +172,14 @@ def _model_without_memory(config: TrainConfig, info: FileInfo) -> ClipModel:
 
 def _notes(start: Start) -> Iterator[str]:
     config, saved = start.config, start.saved
-    classes = class_names(start.info, config.task.classification, config.genres)
-    if "head.output.weight" in start.transferred.matched and classes != saved.class_names:
-        known, wanted = ", ".join(saved.class_names), ", ".join(classes)
-        yield f"as many classes, but others: the last layer knows {known}, and starts from there on {wanted}"
+    outputs = (*class_names(start.info, config.task.label, config.genres), *config.task.targets)
+    known = (*saved.class_names, *(target.name for target in saved.targets))
+    if "head.output.weight" in start.transferred.matched and outputs != known:
+        what = "outputs" if saved.targets or config.task.targets else "classes"
+        yield (
+            f"as many {what}, but others: the last layer knows {', '.join(known)}, and starts from there on "
+            f"{', '.join(outputs)}"
+        )
     for feature in config.features:
         there, here = saved.feature_settings.get(feature, {}), start.info.feature(feature).settings
         differing = [key for key in there if key in here and here[key] != there[key]]

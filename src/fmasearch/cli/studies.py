@@ -63,7 +63,7 @@ def tune(
     space, search_name, search = read_files(space_file, search_file, overrides, console)
 
     from fmasearch.cli.starting import check_pretrained, check_space, print_start, start_space
-    from fmasearch.data import DataSpec, read_info
+    from fmasearch.data import DataSpec, check_labels, read_info
     from fmasearch.preflight import check_study
     from fmasearch.study import StudyFolder, StudyPlan, new_study_name, save_plan
 
@@ -72,8 +72,14 @@ def tune(
         space = limited(space, max_parameters)
     features, task = space.inputs()
     spec = DataSpec.of(
-        data, features=features, label=task.classification, genres=space.genres(), source=str(space_file)
+        data,
+        features=features,
+        label=task.label,
+        targets=task.targets,
+        genres=space.genres(),
+        source=str(space_file),
     )
+    check_labels(spec)
     info = read_info(spec.path)
     preflight = check_study(space, search, info, may_leave_out=max_parameters is not None)
     start = check_space(space, info, seed=search.seed)

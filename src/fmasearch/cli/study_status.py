@@ -99,7 +99,8 @@ def print_next(progress: Progress, folders: Folders, console: Console) -> None:
     """What was found, if it was, and what to do next."""
     if progress.final is not None:
         test = progress.final.test
-        line = f"test accuracy {test.metrics['accuracy']:.3f} of {progress.final.trial}, on {test.num_tracks} tracks"
+        name = test.headline(progress.objective)
+        line = f"test {name} {test.metrics[name]:.3f} of {progress.final.trial}, on {test.num_tracks} tracks"
         console.print(line, highlight=False)
     for words, what in _next(progress, folders):
         console.print(f"{words}: [bold]{escape(what)}[/]", highlight=False, soft_wrap=True)

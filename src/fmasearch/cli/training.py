@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import typer
@@ -15,17 +13,20 @@ from rich.table import Table
 from fmasearch.cli import environment
 from fmasearch.cli.genres import print_genres
 from fmasearch.cli.health import memorise, prepared_device, spec_of
+from fmasearch.cli.json_text import json_text
 from fmasearch.cli.overrides import override
 from fmasearch.cli.starting import check_config, print_start, start_config
+from fmasearch.cli.test_folder import require_new_folder, write_report
 from fmasearch.config import TrainConfig, load_yaml, parse_section
-from fmasearch.data import DataSpec, open_dataset, open_split, read_info
+from fmasearch.data import open_dataset, open_split, read_info
 from fmasearch.data.cache import study_columns
 from fmasearch.data.feature_file import SplitName
 from fmasearch.errors import ConfigError
-from fmasearch.evaluate import judge, require_classes
+from fmasearch.evaluate import baseline_scores, judge, judged_spec
 from fmasearch.model_file import SavedModel, load_model, save_model
 from fmasearch.records import TestReport
-from fmasearch.trainer import Trainer
+from fmasearch.tasks.reading import read_outputs
+from fmasearch.trainer import Trainer, predict
 
 
 def train(
@@ -75,25 +76,33 @@ def train(
         data={"path": spec.path, "sha256": spec.sha256},
         versions=environment.describe(),
         genres=spec.genres,
+        targets=dataset.targets,
     )
     save_model(out, saved)
     console.print(f"best {objective} {trainer.best_objective:.4f} at epoch {trainer.best_epoch}; saved to {out}")
     console.print(f"next: [bold]{environment.program()} test {out} --data {data}[/]", highlight=False, soft_wrap=True)
 
 
-def test(model_file: Path, data: Path, split: str, *, as_json: bool) -> None:
-    """Print how a saved model does on a split."""
+def test(model_file: Path, data: Path, split: str, *, as_json: bool, out: Path | None) -> None:
+    """Print how a saved model does on a split; with `out`, write that new folder of report and pictures, too."""
+    if out is not None:
+        require_new_folder(out)
     saved = load_model(model_file)
-    spec = DataSpec.of(data, features=saved.config.features, label=saved.config.task.classification)
-    require_classes(str(data), read_info(data).classes(spec.label), saved.file_classes)
-    spec = replace(spec, genres=saved.genres)  # as it came out in training; this file's counts decide nothing
+    config, task = saved.config, saved.task
+    spec = judged_spec(saved, data)
+    majority = None
+    if spec.label is not None:
+        labels = [int(label) for label in study_columns(spec, "train").labels if label >= 0]
+        majority = statistics.mode(labels) if labels else None  # a multitask's file may have none
     name: SplitName = split  # type: ignore[assignment]
     judged = open_split(spec, name, saved.normalisers)
-    train_labels = study_columns(spec, "train").labels
-    majority = statistics.mode(int(label) for label in train_labels if label >= 0)
-    report = judge(saved.build(), judged, saved.class_names, majority_class=majority, crop=saved.config.crop)
+    baseline = baseline_scores(task, judged, majority_class=majority)
+    model = saved.build()
+    report = judge(model, judged, task, baseline=baseline, crop=config.crop)
+    if out is not None:
+        write_report(report, out, read_outputs(task, predict(model, judged, task, config.crop)), judged, task)
     if as_json:
-        typer.echo(json.dumps(report.to_json(), indent=1))
+        typer.echo(json_text(report.to_json()), nl=False)
     else:
         print_report(Console(), report)
 
@@ -105,13 +114,17 @@ def print_report(console: Console, report: TestReport) -> None:
         highlight=False,
     )
     scores = Table(box=None)
-    for heading in ("metric", "value", "95 % interval"):
+    for heading in ("metric", "value", "95 % interval", "baseline"):
         scores.add_column(heading, justify="left" if heading == "metric" else "right")
     for name, value in report.metrics.items():
         interval = report.intervals.get(name)
-        scores.add_row(name, f"{value:.4f}", f"{interval.low:.3f} – {interval.high:.3f}" if interval else "")
-    scores.add_row("majority baseline", f"{report.majority_accuracy:.4f}", "")
+        between = f"{interval.low:.3f} – {interval.high:.3f}" if interval else ""
+        baseline = f"{report.baseline[name]:.4f}" if name in report.baseline else ""
+        scores.add_row(name, f"{value:.4f}", between, baseline)
     console.print(scores)
+    console.print(f"baseline: always answering {_baseline(report)} of the training split", highlight=False)
+    if not report.classes:
+        return
     classes = Table(box=None)
     for heading in ("class", "precision", "recall", "f1", "support"):
         classes.add_column(heading, justify="left" if heading == "class" else "right")
@@ -119,3 +132,11 @@ def print_report(console: Console, report: TestReport) -> None:
         precision = f"{row.precision:.3f}" if row.predicted else "never predicted"
         classes.add_row(row.name, precision, f"{row.recall:.3f}", f"{row.f1:.3f}", str(row.support))
     console.print(classes)
+
+
+def _baseline(report: TestReport) -> str:
+    """What the baseline answers, in words."""
+    of_classes = [name for name in report.baseline if name.endswith("accuracy")]
+    has_targets = len(of_classes) < len(report.baseline)
+    answers = ["the largest class"] * bool(of_classes) + ["the mean of every target"] * has_targets
+    return " and ".join(answers)

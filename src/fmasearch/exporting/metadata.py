@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from fmasearch import __version__
@@ -12,9 +11,7 @@ from fmasearch.model_file import SavedModel
 
 def readout_of(saved: SavedModel) -> Readout:
     """Which outputs are classes, which are numbers, and how the latter come back into their own units."""
-    # Absent where SavedModel has only classes; `capture` refuses a readout that leaves outputs over.
-    targets: Sequence[Any] = getattr(saved, "targets", ())
-    return Readout(saved.class_names, {each.name: (float(each.mean), float(each.std)) for each in targets})
+    return Readout(saved.class_names, {each.name: (each.mean, each.std) for each in saved.targets})
 
 
 def describe(saved: SavedModel, readout: Readout, *, max_frames: int | None) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from fmasearch.errors import StudyError
 from fmasearch.launcher.head import Head
 
-_KEPT = ("study.yaml", "journal.jsonl", "confirm.jsonl", "final.json", "model.pt")
+_KEPT = ("study.yaml", "journal.jsonl", "confirm.jsonl", "final.json", "model.pt", "MODEL_CARD.md")
 """Of a study's working folder; checkpoints and what Ray keeps stay on the head."""
 
 

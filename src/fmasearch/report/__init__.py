@@ -17,10 +17,12 @@ from fmasearch.errors import StudyError
 from fmasearch.records import FinalRecord, StudyRecord, TrialRecord
 from fmasearch.report import pictures
 from fmasearch.report.findings import best_config, space_of, varied, winner
+from fmasearch.report.model_card import model_card
 from fmasearch.report.readme import readme
 
-__all__ = ["load_trials", "results_folder", "write_results"]
+__all__ = ["MODEL_CARD", "load_trials", "results_folder", "write_results"]
 
+MODEL_CARD = "MODEL_CARD.md"
 DIGITS = 6  # significant digits of what was measured; what was set keeps all of its own
 
 
@@ -72,6 +74,7 @@ def _write_all(record: StudyRecord, folder: Path, published: Path) -> list[Path]
         files["best.yaml"] = _best_header(record) + _yaml(config)
     if record.final is not None:
         files["test.json"] = _json(_final(record.final), 2) + "\n"
+        files[MODEL_CARD] = model_card(record)
     for name, text in files.items():
         (folder / name).write_text(text, encoding="utf-8")
     return [folder / name for name in files] + drawn
@@ -85,7 +88,7 @@ def _draw(record: StudyRecord, folder: Path) -> list[Path]:
         space = space_of(record)
         distributions = space.distributions if space else {}
         drawn += pictures.save(lambda: pictures.parameters(record, distributions), folder, "parameters")
-    if (final := record.final) is not None:
+    if (final := record.final) is not None and final.test.classes:
         drawn += pictures.save(lambda: pictures.confusion_matrix(final.test), folder, "confusion_matrix")
     return drawn
 

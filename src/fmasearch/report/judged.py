@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fmasearch.records import ClassScore, ConfirmRecord, FinalRecord, StudyRecord
+from fmasearch.records import ClassScore, ConfirmRecord, FinalRecord, StudyRecord, TestReport
 from fmasearch.report.findings import winner
 from fmasearch.report.text import count, picture, score, signed, table
 
@@ -28,15 +28,30 @@ def tested_section(final: FinalRecord, record: StudyRecord, pictures: Sequence[s
     lines = [
         "## Test",
         f"{count(test.num_tracks, 'track')} of the {test.split} split. Intervals are 95 % bootstrap "
-        f"intervals, resampled by {test.resampled_by}. Always answering the largest class of the training "
-        f"split gives accuracy {score(test.majority_accuracy)}.",
+        f"intervals, resampled by {test.resampled_by}. {_baseline(test)}",
         table(("metric", "test", "95 % interval", "validation", "test − validation"), _metric_rows(final)),
         _where_validation_is_from(final, record),
         f"Training did not start from fresh weights: {final.origin}." if final.origin else "",
-        table(("class", "precision", "recall", "F1", "tracks", "predicted"), map(_class_row, test.classes)),
-        picture("confusion_matrix", "Confusion matrix of the test split", pictures),
     ]
+    if test.classes:
+        lines += [
+            table(("class", "precision", "recall", "F1", "tracks", "predicted"), map(_class_row, test.classes)),
+            picture("confusion_matrix", "Confusion matrix of the test split", pictures),
+        ]
     return "\n\n".join(line for line in lines if line)
+
+
+def _baseline(test: TestReport) -> str:
+    """What one would score without a model."""
+    sentences = [
+        f"Always answering the largest class of the training split gives {name} {score(value)}."
+        for name, value in test.baseline.items()
+        if name.endswith("accuracy") and not name.endswith("balanced_accuracy")
+    ]
+    errors = [f"{name} {score(value)}" for name, value in test.baseline.items() if name.endswith("rmse")]
+    if errors:
+        sentences.append(f"Always answering the mean of the training split gives {', '.join(errors)}.")
+    return " ".join(sentences)
 
 
 def _metric_rows(final: FinalRecord) -> list[tuple[str, ...]]:

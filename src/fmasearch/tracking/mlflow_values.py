@@ -56,13 +56,14 @@ def trial_metrics(record: TrialRecord, objective_metric: str) -> list[Metric]:
 
 
 def final_values(final: FinalRecord) -> Iterator[tuple[str, float]]:
-    """`test_<metric>`, and `test_<metric>_low|high`, the ends of its interval."""
+    """`test_<metric>`, `test_<metric>_low|high`, the ends of its interval, and `test_baseline_<metric>`."""
     for name, value in final.test.metrics.items():
         yield f"test_{name}", value
     for name, interval in final.test.intervals.items():
         yield f"test_{name}_low", interval.low
         yield f"test_{name}_high", interval.high
-    yield "test_majority_accuracy", final.test.majority_accuracy
+    for name, value in final.test.baseline.items():
+        yield f"test_baseline_{name}", value
     yield "num_parameters", float(final.num_parameters)
 
 
