@@ -129,6 +129,7 @@ def test_a_study_of_numbers_ends_with_every_targets_scores(
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_a_multitask_study_ends_with_classes_and_targets(
     tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
