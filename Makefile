@@ -44,6 +44,7 @@ bench: .venv/.installed ## side-by-side timings (benchmarks/)
 	$(BIN)/python benchmarks/shared_data.py
 	$(BIN)/python benchmarks/feature_throughput.py
 	$(BIN)/python benchmarks/prepare_memory.py
+	$(BIN)/python benchmarks/cluster_overhead.py
 
 lock: .venv/.installed ## write what is installed to requirements.lock
 	$(BIN)/pip freeze --all --exclude-editable --exclude fmasearch --exclude pip > requirements.lock
