@@ -41,6 +41,16 @@ class Folders:
     def tracking_uri(self) -> str:
         return self.mlflow_uri or default_uri(self.runs)
 
+    @property
+    def runs_option(self) -> str:
+        """What to add to a command so that it finds these studies; nothing where it would anyway."""
+        return "" if self.runs == Path("runs") else f" --runs {shlex.quote(str(self.runs))}"
+
+    @property
+    def results_option(self) -> str:
+        """The same for their records."""
+        return "" if self.results == Path("results") else f" --results {shlex.quote(str(self.results))}"
+
 
 def tune(
     space_file: Path | None,
@@ -138,7 +148,7 @@ def run_study(plan: StudyPlan, folders: Folders, console: Console, *, resumed: b
         with mark_driver(plan.folder):
             folder = run(plan, folders.results, folders.tracking_uri, console, resumed=resumed)
     except Interrupted:
-        command = f"{program()} tune --resume {plan.name}{_non_default(folders)}{_results_option(folders)}"
+        command = f"{program()} tune --resume {plan.name}{_non_default(folders)}{folders.results_option}"
         console.print(f"\ninterrupted; nothing is lost.\nnext: [bold]{command}[/]", highlight=False, soft_wrap=True)
         raise typer.Exit(130) from None
     console.print(
@@ -209,10 +219,6 @@ def read_search(path: Path | None, overrides: Sequence[str]) -> tuple[str, Searc
     return name, parse_section(SearchConfig, values, source="--set")
 
 
-def _results_option(folders: Folders) -> str:
-    return "" if folders.results == Path("results") else f" --results {shlex.quote(str(folders.results))}"
-
-
 def _non_default(folders: Folders) -> str:
-    parts = "" if folders.runs == Path("runs") else f" --runs {shlex.quote(str(folders.runs))}"
+    parts = folders.runs_option
     return parts if folders.mlflow_uri is None else f"{parts} --mlflow {shlex.quote(redacted(folders.mlflow_uri))}"

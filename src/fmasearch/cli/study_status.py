@@ -111,7 +111,7 @@ def resume_command(progress: Progress, folders: Folders) -> str:
     words = shlex.split(progress.plan.command)
     uri = words[words.index("--mlflow") + 1] if "--mlflow" in words[:-1] else None
     mlflow = f" --mlflow {shlex.quote(uri)}" if uri else ""
-    return f"{program()} tune --resume {progress.plan.name}{_options(folders)}{mlflow}{_results_option(folders)}"
+    return f"{program()} tune --resume {progress.plan.name}{folders.runs_option}{mlflow}{folders.results_option}"
 
 
 def _views(progress: Progress, console: Console) -> Iterator[LiveView]:
@@ -141,8 +141,8 @@ def _words(progress: Progress) -> str:
 def _next(progress: Progress, folders: Folders) -> Iterator[tuple[str, str]]:
     name, record = progress.plan.name, folders.results / progress.plan.name
     if progress.activity is Activity.RUNNING:
-        yield "watch it", f"{program()} watch {name}{_options(folders)}"
-        yield "stop it", f"{program()} stop {name}{_options(folders)}"
+        yield "watch it", f"{program()} watch {name}{folders.runs_option}"
+        yield "stop it", f"{program()} stop {name}{folders.runs_option}"
     elif record.exists():
         yield "its record is in", str(record)
     else:
@@ -244,11 +244,3 @@ def _short_words(progress: Progress) -> str:
 
 def _age(seconds: float) -> str:
     return duration(seconds) if seconds < 48 * 3600 else f"{seconds / 86400:.0f} days"
-
-
-def _options(folders: Folders) -> str:
-    return "" if folders.runs == Path("runs") else f" --runs {shlex.quote(str(folders.runs))}"
-
-
-def _results_option(folders: Folders) -> str:
-    return "" if folders.results == Path("results") else f" --results {shlex.quote(str(folders.results))}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmasearch.config import did_you_mean
+from fmasearch.data.memo import read_memo, remember
 from fmasearch.errors import DataError
-from fmasearch.files import replacing
 
 FORMAT, FORMAT_VERSION = "fmasearch", 1
 SPLITS = {"train": 0, "val": 1, "test": 2}
@@ -202,22 +201,13 @@ def content_hash(path: str | Path, *, memo: Path | None = None) -> str:
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
     key = f"{path.resolve()}:{stat.st_size}:{stat.st_mtime_ns}"
-    known = _read_memo(memo)
-    if key not in known:
-        with path.open("rb") as file:
-            known[key] = hashlib.file_digest(file, "sha256").hexdigest()
-        if memo:
-            with replacing(memo) as temporary:
-                temporary.write_text(json.dumps(known, indent=0))
-    return known[key]
-
-
-def _read_memo(memo: Path | None) -> dict[str, str]:
-    try:
-        known = json.loads(memo.read_text()) if memo else {}
-    except (OSError, ValueError):
-        return {}
-    return known if isinstance(known, dict) else {}
+    if memo is not None and (known := read_memo(memo).get(key)):
+        return known
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    if memo is not None:
+        remember(memo, key, sha256)
+    return sha256
 
 
 @contextmanager

@@ -5,16 +5,15 @@ Credentials are found where the provider's own tools find them (environment, con
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from pyarrow import fs
 
+from fmasearch.data.memo import read_memo, remember
 from fmasearch.data.stored import PIECE_BYTES, require_space, store_pieces, stored_file
 from fmasearch.errors import DataError, StudyError
-from fmasearch.files import replacing
 
 SCHEMES = ("s3://", "gs://", "gcs://")
 
@@ -40,11 +39,11 @@ def copy_here(uri: str, cache_dir: Path, *, expected: str | None = None) -> Path
         if info.type is not fs.FileType.File:
             raise DataError(f"{uri}: no such object; check the name, and that this machine may read it")
         key = f"{uri}:{info.size}:{info.mtime_ns}"
-        sha256 = expected or _read_memo(memo).get(key)
+        sha256 = expected or read_memo(memo).get(key)
         if sha256 is None or not stored_file(cache_dir, sha256).exists():
             require_space(cache_dir, info.size, uri)
             sha256 = store_pieces(cache_dir, _pieces(system, path), expected=expected, source=uri)
-            _remember(memo, key, sha256)
+            remember(memo, key, sha256)
     return stored_file(cache_dir, sha256)
 
 
@@ -113,16 +112,3 @@ def _reading(uri: str) -> Iterator[None]:
 
 def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-
-
-def _read_memo(memo: Path) -> dict[str, str]:
-    try:
-        known: dict[str, str] = json.loads(memo.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return known
-
-
-def _remember(memo: Path, key: str, sha256: str) -> None:
-    with replacing(memo) as temporary:
-        temporary.write_text(json.dumps({**_read_memo(memo), key: sha256}, indent=0), encoding="utf-8")
