@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from fmasearch import searcher
 from fmasearch.errors import SpaceError
 from fmasearch.models import count_parameters
+from fmasearch.searcher import bridge
 from fmasearch.space import Constraint, Space, Violation
 from fmasearch.space.constraints import read_constraint, read_number
 from fmasearch.study import StudyPlan, run_search, start_runtime
@@ -123,7 +123,7 @@ def test_a_study_without_constraints_counts_nothing(tmp_path: Path) -> None:
 def test_a_search_trains_only_what_keeps_the_ceiling_and_ends_where_nothing_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(searcher, "MAX_REJECTIONS", 60)
+    monkeypatch.setattr(bridge, "MAX_REJECTIONS", 60)
     some, none = plan_with(tmp_path / "some", str(size_of(4))), plan_with(tmp_path / "none", "1")
     with start_runtime(some.search) as runtime:
         result = run_search(some, OBJECTIVE, runtime, JsonlTracker(some.folder.journal))

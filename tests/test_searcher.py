@@ -13,11 +13,11 @@ from optuna.trial import TrialState as OptunaState
 from ray import cloudpickle
 from ray.tune.search import Searcher
 
-from fmasearch import searcher as searcher_module
 from fmasearch.config import SearchConfig
 from fmasearch.errors import SpaceError
 from fmasearch.records import EpochResult, Params, TrialState
 from fmasearch.searcher import OptunaSearcher, close_trial, num_trials, open_study, outcome, state_of
+from fmasearch.searcher import bridge as searcher_module
 from fmasearch.space import Constraint, Space, Violation
 from study_helpers import CONSTANTS, OBJECTIVE, SPACE
 

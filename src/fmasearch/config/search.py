@@ -14,15 +14,15 @@ from fmasearch.config.yaml_files import load_yaml
 
 
 class SamplerConfig(Section):
-    name: Literal["tpe", "random", "grid"] = "tpe"
+    name: Literal["tpe", "gp", "cmaes", "qmc", "nsga2", "random", "grid"] = "tpe"
     num_startup_trials: PositiveInt | None = None
-    """tpe: random trials before it models; None is max(10, twice the concurrency)."""
+    """tpe, gp, cmaes: random trials before it models; None is max(10, twice the concurrency)."""
 
 
 class TrialSchedulerConfig(Section):
     """How weak trials are stopped: asynchronous successive halving (Li et al., MLSys 2020), or not at all."""
 
-    name: Literal["asha", "none"] = "asha"
+    name: Literal["asha", "hyperband", "median", "none"] = "asha"
     grace_period: PositiveInt = 2
     """Epochs that every trial gets."""
     reduction_factor: Annotated[float, Field(gt=1)] = 3

@@ -10,18 +10,16 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, Trial
 from optuna.trial import TrialState as OptunaState
 from ray.tune.search import Searcher
 
-from fmasearch.config import SearchConfig
 from fmasearch.errors import SpaceError
-from fmasearch.records import EpochResult, Objective, Params, TrialState
+from fmasearch.records import Params, TrialState
+from fmasearch.searcher.storage import OPTUNA_STATES
 from fmasearch.space import Space, Violation
 from fmasearch.space.constraints import MAX_FILLS, MAX_REJECTIONS
 
@@ -30,12 +28,6 @@ EPOCH_KEY, OBJECTIVE_KEY, RESULT_KEY = "epoch", "best_objective", "result"
 
 REJECTED_KEY = "rejected"
 """Attribute of an Optuna trial that was never trained: the constraint that it did not keep."""
-
-_OPTUNA_STATES = {
-    TrialState.COMPLETED: OptunaState.COMPLETE,
-    TrialState.PRUNED: OptunaState.PRUNED,
-    TrialState.FAILED: OptunaState.FAIL,
-}
 
 
 def outcome(result: Mapping[str, Any] | None, *, error: bool = False) -> TrialState:
@@ -47,53 +39,6 @@ def outcome(result: Mapping[str, Any] | None, *, error: bool = False) -> TrialSt
     if error or not result or EPOCH_KEY not in result:
         return TrialState.FAILED
     return TrialState.COMPLETED if result.get("finished") else TrialState.PRUNED
-
-
-def open_study(
-    path: Path, search: SearchConfig, space: Space, objective: Objective, *, concurrency: int
-) -> optuna.Study:
-    """Create the study in an sqlite file, or load it to go on.
-
-    A new study starts with the space's known-good points (or, for `grid`, with every point of the grid).
-    """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = optuna.storages.RDBStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 60}})
-    study = optuna.create_study(
-        storage=storage,
-        study_name="fmasearch",
-        direction="maximize" if objective.mode == "max" else "minimize",
-        pruner=optuna.pruners.NopPruner(),
-        load_if_exists=True,
-    )
-    existing = study.get_trials(deepcopy=False)
-    study.sampler = build_sampler(search, space, concurrency=concurrency, num_existing=len(existing))
-    # First points are the first trials; a driver that was killed here left some of them out.
-    for attributes, params in _first_points(search, space)[len(existing) :]:
-        study.enqueue_trial(dict(params), user_attrs=attributes)
-    return study
-
-
-def build_sampler(
-    search: SearchConfig, space: Space, *, concurrency: int, num_existing: int = 0
-) -> optuna.samplers.BaseSampler:
-    """The sampler by name. Its seed moves on with `num_existing`, so that a resumed study does not repeat itself."""
-    seed = int(np.random.SeedSequence([search.seed, num_existing]).generate_state(1)[0])
-    if search.sampler.name in ("random", "grid"):  # every grid point is enqueued
-        return optuna.samplers.RandomSampler(seed=seed)
-    # One concurrent wave of trials is sampled blindly anyway: twice that many random trials cover the space first.
-    startup = search.sampler.num_startup_trials or max(10, 2 * concurrency)
-    with warnings.catch_warnings():
-        # `group` samples every branch of a conditional space jointly; without it only the keys that all trials
-        # share are.
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return optuna.samplers.TPESampler(
-            n_startup_trials=startup, multivariate=True, group=True, constant_liar=True, seed=seed
-        )
-
-
-def num_trials(search: SearchConfig, space: Space) -> int:
-    """How many trials a search will run: a grid has no more than its points."""
-    return min(search.num_trials, len(space.grid())) if search.sampler.name == "grid" else search.num_trials
 
 
 class OptunaSearcher(Searcher):
@@ -174,7 +119,7 @@ class OptunaSearcher(Searcher):
             self._report(trial_id, result)  # Ray keeps the result that stops a trial from on_trial_result
         trial = self._trials.pop(trial_id)
         value = result[OBJECTIVE_KEY] if result and state is TrialState.COMPLETED else None
-        self.study.tell(trial, value, state=_OPTUNA_STATES[state])
+        self.study.tell(trial, value, state=OPTUNA_STATES[state])
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: the study is in Optuna's storage."""
@@ -212,30 +157,6 @@ class OptunaSearcher(Searcher):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # a resumed trial may report an epoch again
                 self._trials[trial_id].report(float(result[OBJECTIVE_KEY]), epoch)
-
-
-def close_trial(study: optuna.Study, number: int, state: TrialState, epochs: tuple[EpochResult, ...]) -> None:
-    """Tell the study how a trial ended that it still holds as RUNNING (the driver was killed in between)."""
-    frozen = next(t for t in study.get_trials(deepcopy=False) if t.number == number)
-    trial = Trial(study, frozen._trial_id)
-    for epoch in epochs:
-        if epoch.epoch not in frozen.intermediate_values:
-            trial.report(epoch.best_objective, epoch.epoch)
-    value = epochs[-1].best_objective if state is TrialState.COMPLETED else None
-    study.tell(trial, value, state=_OPTUNA_STATES[state])
-
-
-def state_of(trial: FrozenTrial) -> TrialState:
-    """Our word for an Optuna state."""
-    words = {optuna_state: ours for ours, optuna_state in _OPTUNA_STATES.items()}
-    return words.get(trial.state, TrialState.RUNNING)
-
-
-def _first_points(search: SearchConfig, space: Space) -> Sequence[tuple[dict[str, Any], Params]]:
-    """Attributes and parameters of the trials that are decided before the sampler is asked."""
-    if search.sampler.name == "grid":
-        return [({"listed": True}, point) for point in space.grid()[: search.num_trials]]
-    return [({"label": label}, point) for label, point in space.known_good.items()][: search.num_trials]
 
 
 def _is_listed(trial: Trial | FrozenTrial) -> bool:
