@@ -25,6 +25,7 @@ from fmasearch.cli.live_tables import (
     running_table,
 )
 from fmasearch.config import SearchConfig
+from fmasearch.pruning import geometric_rungs
 from fmasearch.records import EpochResult, Objective, TrialRecord, TrialStart, TrialState
 from fmasearch.tracking import CloseStatus
 
@@ -216,14 +217,12 @@ class LiveView:
 
 
 def rung_epochs(search: SearchConfig) -> tuple[int, ...]:
-    """The epochs at which ASHA compares trials; none without it."""
-    if search.scheduler.name == "none":
+    """The epochs at which ASHA and Hyperband compare trials, and the last one; none for rules without rungs."""
+    scheduler = search.scheduler
+    if scheduler.name not in ("asha", "hyperband"):
         return ()
-    rungs, milestone = [], float(search.scheduler.grace_period)
-    while milestone < search.max_epochs:
-        rungs.append(int(-(-milestone // 1)))
-        milestone *= search.scheduler.reduction_factor
-    return (*rungs, search.max_epochs)
+    rungs = geometric_rungs(scheduler.grace_period, search.max_epochs, scheduler.reduction_factor)
+    return tuple(dict.fromkeys((*rungs, search.max_epochs)))
 
 
 def duration(seconds: float) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fmasearch.errors import SpaceError
+from fmasearch.pruning import geometric_rungs
 from fmasearch.records import StudyRecord, TrialState
 from fmasearch.space import Space
 
@@ -50,11 +51,8 @@ def rungs(record: StudyRecord) -> list[int]:
     scheduler, max_epochs = record.search.get("scheduler", {}), record.search.get("max_epochs", 0)
     if scheduler.get("name") != "asha" or scheduler.get("brackets", 1) != 1:
         return []
-    rung, found = float(scheduler["grace_period"]), []
-    while rung < max_epochs:
-        found.append(int(rung))
-        rung *= scheduler["reduction_factor"]
-    return found
+    found = geometric_rungs(scheduler["grace_period"], max_epochs, scheduler["reduction_factor"])
+    return [rung for rung in found if rung < max_epochs]
 
 
 def epochs_spared(record: StudyRecord) -> int | None:

@@ -1,64 +1,46 @@
-"""The scheduler: asynchronous successive halving that survives the driver, or none."""
+"""The scheduler: Ray Tune's side of the rule that stops weak trials."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from types import SimpleNamespace
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from fmasearch.config import SearchConfig, derive_seed
-from fmasearch.records import EpochResult, Objective
+from fmasearch.config import SearchConfig
+from fmasearch.pruning import Pruner, build_pruner
+from fmasearch.records import Objective
 from fmasearch.searcher import EPOCH_KEY, OBJECTIVE_KEY
 from fmasearch.tracking import Journal
 
 
 def build_scheduler(search: SearchConfig, objective: Objective, journal: Journal | None = None) -> TrialScheduler:
-    """ASHA, or none. ASHA's rungs start with what the trials of earlier sessions reached."""
-    if search.scheduler.name == "none":
-        return FIFOScheduler()
-    journal = journal or Journal()
-    scheduler = _ResumableAsha(
-        earlier={t.start.name: t.epochs for t in journal.unfinished},
-        seed=search.seed,
-        time_attr=EPOCH_KEY,
-        metric=OBJECTIVE_KEY,
-        mode=objective.mode,
-        max_t=search.max_epochs,
-        grace_period=search.scheduler.grace_period,
-        reduction_factor=search.scheduler.reduction_factor,
-        brackets=search.scheduler.brackets,
-    )
-    for trial in journal.finished:
-        stub: Any = SimpleNamespace(trial_id=trial.name, config={"job": {"start": {"name": trial.name}}})
-        scheduler.on_trial_add(None, stub)
-        scheduler.replay(stub, trial.epochs)
-    return scheduler
+    """First in, first out; stopped by the rule that `search` names, which starts with what earlier sessions recorded.
 
-
-class _ResumableAsha(ASHAScheduler):
-    """ASHA that judges a resumed trial at no rung twice: what it reached before is recorded with the trial.
-
-    Without it a trial that goes on at epoch 40 would enter the rungs below as if that were its value there.
-    A trial's bracket follows from the study's seed and the trial's name, also when the study is resumed.
+    So a resumed trial is judged nowhere twice, and does not pass for one that was as good in its first epochs.
     """
+    pruner = build_pruner(search, objective)
+    for name, trial in (journal or Journal()).trials.items():
+        for epoch in trial.epochs:
+            pruner.judge(name, epoch.epoch, epoch.best_objective)  # the verdicts were spoken in those sessions
+    return PruningScheduler(pruner)
 
-    def __init__(self, *, earlier: Mapping[str, tuple[EpochResult, ...]], seed: int, **settings: Any) -> None:
-        super().__init__(**settings)
-        self._earlier = earlier
-        self._seed = seed
 
-    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        name = trial.config["job"]["start"]["name"]
-        global_state = np.random.get_state()  # noqa: NPY002  Ray draws the bracket from it
-        np.random.seed(derive_seed(self._seed, "bracket", name))  # noqa: NPY002
-        super().on_trial_add(tune_controller, trial)
-        np.random.set_state(global_state)  # noqa: NPY002
-        self.replay(trial, self._earlier.get(name, ()))
+class PruningScheduler(FIFOScheduler):
+    """Asks `pruner` after every epoch of a trial, which it knows by the trial's name in the study."""
 
-    def replay(self, trial: Any, epochs: Sequence[EpochResult]) -> None:
-        """Record the rungs that `epochs` reached; the verdicts were spoken in an earlier session."""
-        for epoch in epochs:
-            self.on_trial_result(None, trial, {EPOCH_KEY: epoch.epoch, OBJECTIVE_KEY: epoch.best_objective})
+    def __init__(self, pruner: Pruner) -> None:
+        super().__init__()
+        self._pruner = pruner
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: Mapping[str, Any]) -> str:
+        return str(TrialScheduler.STOP if self._is_weak(trial, result) else TrialScheduler.CONTINUE)
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: Mapping[str, Any]) -> None:
+        """Others are compared with its last epoch, too, of which Ray tells the scheduler nothing else."""
+        if EPOCH_KEY in result:
+            self._is_weak(trial, result)
+
+    def _is_weak(self, trial: Any, result: Mapping[str, Any]) -> bool:
+        name = str(trial.config["job"]["start"]["name"])
+        return self._pruner.judge(name, int(result[EPOCH_KEY]), float(result[OBJECTIVE_KEY]))
