@@ -191,6 +191,8 @@ def test_every_trial_can_reach_the_first_rung() -> None:
     assert refusal(SearchConfig, values) == (
         "x.yaml: scheduler.grace_period <= max_epochs must hold, got grace_period=4, max_epochs=3"
     )
+    for name in ("hyperband", "median"):
+        assert "grace_period=4" in refusal(SearchConfig, {**values, "scheduler": {"name": name, "grace_period": 4}})
     parse_section(SearchConfig, {**values, "scheduler": {"name": "none", "grace_period": 4}}, source="x.yaml")
 
 

@@ -60,6 +60,7 @@ def make_searcher(
         make_config=make_config,
         reject=reject,
         room=room,
+        min_distance=settings.sampler.min_distance,
     )
 
 

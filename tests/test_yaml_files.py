@@ -28,7 +28,7 @@ def test_space_samples_fifty_times_and_every_sample_is_a_training(path: Path) ->
     for number in range(50):
         params = space.sample(study.ask())
         config = space.train_config(params, max_epochs=27, patience=8, seed=number)
-        assert path.stem.startswith(config.architecture)  # cnn_bilstm_small is a cnn_bilstm
+        assert path.stem.startswith(("mixed", config.architecture))  # cnn_bilstm_small is a cnn_bilstm
 
 
 @each_space
@@ -70,6 +70,16 @@ def test_spaces_of_numbers_build_on_a_file_that_has_them(
     assert check_study(space, SearchConfig(), read_info(path), num_samples=20).max_parameters < 1_000_000
 
 
+def test_a_space_of_transfer_is_the_one_from_fresh_weights_but_for_its_transfer() -> None:
+    transferred, fresh = (load_yaml(ROOT / f"spaces/cnn_bilstm_{name}.yaml") for name in ("transfer", "emotion"))
+    assert transferred.pop("transfer") == {"freeze": "all_but_last(2)"}
+    del transferred["description"], fresh["description"]
+    assert transferred == fresh
+    # The model whose weights are loaded.
+    best = load_yaml(ROOT / "results/2026-11-21-cnn_bilstm_small-default/best.yaml")["model"]
+    assert best.items() - {("dropout", best["dropout"])} <= {**transferred["model"], "dropout": None}.items()
+
+
 def test_c7_is_the_configuration_of_the_reference_report() -> None:
     space = Space.load(ROOT / "spaces/cnn_bilstm.yaml")
     config = space.train_config(space.known_good["C7"], max_epochs=30, patience=6, seed=0)
@@ -98,7 +108,7 @@ def test_search_file_loads(path: Path) -> None:
 
 def test_default_search_spells_out_every_default() -> None:
     path = ROOT / "search/default.yaml"
-    assert load_yaml(path) == SearchConfig().model_dump()
+    assert load_yaml(path) == SearchConfig().model_dump(mode="json")
     for line in path.read_text().splitlines():
         if re.match(r"\s*\w+: \S", line):
             assert "#" in line, f"a key without a comment: {line}"

@@ -6,13 +6,17 @@ Nothing here imports torch, ray, mlflow or optuna, so that a record can be read 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, Literal, TypeAlias
 
 Scalar: TypeAlias = str | int | float | bool | None
 Params: TypeAlias = Mapping[str, Scalar]
+
+COSTS = ("parameters", "flops", "epoch_seconds")
+"""What a search may minimise besides its task's objective; of `epoch_seconds` the median over a trial's epochs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +90,8 @@ class TrialStart:
     config: Mapping[str, Any]
     seed: int
     label: str | None = None  # the name of a known-good point, if it is one
+    costs: Mapping[str, float] = field(default_factory=dict)
+    """What was counted of its model, where a search minimises it: `parameters`, `flops`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +116,20 @@ class TrialRecord:
         best_epoch = self.epochs[-1].best_epoch
         return next((e for e in self.epochs if e.epoch == best_epoch), self.epochs[-1])
 
+    def value(self, objective: Objective) -> float | None:
+        """Its best value of the study's own objective, or what it cost; None if that is not known."""
+        if objective.metric == "epoch_seconds":
+            return statistics.median(e.epoch_seconds for e in self.epochs) if self.epochs else None
+        if objective.metric in COSTS:
+            return self.start.costs.get(objective.metric)
+        return self.best.objective if self.best else None
+
     def to_json(self) -> dict[str, Any]:
         start = asdict(self.start)
         return {
             **start,
             "params": dict(self.start.params),
+            "costs": dict(self.start.costs),
             "config": dict(self.start.config),
             "state": str(self.state),
             "seconds": self.seconds,
@@ -170,6 +185,37 @@ class Interval:
     value: float
     low: float
     high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Lead:
+    """How far the best confirmed configuration is ahead of another one on the validation tracks."""
+
+    trial: str
+    other: str
+    difference: Interval | None
+    """Mean objective of `trial` over its seeds minus that of `other`; None if it could not be computed."""
+    num_tracks: int = 0
+    resampled_by: Literal["artist", "track"] = "track"
+    num_seeds: tuple[int, int] = (0, 0)
+    reason: str = ""
+    """Why there is no difference."""
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the interval leaves out 0."""
+        return self.difference is not None and not self.difference.low <= 0 <= self.difference.high
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A look at a study's test split through one of its models, other than the study's own test."""
+
+    time: str  # ISO 8601, UTC
+    by: str  # the command's name
+    command: str  # the whole of it, without passwords
+    split: str  # "test", or "all", which holds it
+    data_sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +282,7 @@ class FinalRecord:
     model_file: str
     seconds: float
     origin: str | None = None  # the weights that training started from, in words; None if all were fresh
+    earlier_tests: tuple[str, ...] = ()  # who had opened this test split before, of the same runs folder
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "curve": [epoch.to_json() for epoch in self.curve]}
@@ -245,6 +292,7 @@ class FinalRecord:
         rest = dict(values)
         rest["curve"] = tuple(EpochResult.from_json(epoch) for epoch in rest["curve"])
         rest["test"] = TestReport.from_json(rest["test"])
+        rest["earlier_tests"] = tuple(rest.get("earlier_tests", ()))
         return cls(**rest)
 
 
@@ -266,6 +314,12 @@ class StudyRecord:
     final: FinalRecord | None = None
     search_seconds: float = 0.0
     tags: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    """What happened to the study: it was extended, started warm, or ended before its trials were used up."""
+    leads: tuple[Lead, ...] = ()
+    """Of the best confirmed configuration over each other one."""
+    looks: tuple[Look, ...] = ()
+    """At the test split, beside the study's own."""
 
     def count(self, state: TrialState) -> int:
         return sum(trial.state is state for trial in self.trials)
@@ -275,11 +329,51 @@ class StudyRecord:
         """Epochs trained in the search, over all trials."""
         return sum(len(trial.epochs) for trial in self.trials)
 
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """The study's own objective, then what its sampler kept small besides (`also_minimise` of the search)."""
+        return (self.objective, *(Objective(name, "min") for name in self.search.get("also_minimise", ())))
+
     def ranked(self) -> tuple[TrialRecord, ...]:
         """Trials that did not fail, best objective first."""
         scored = [t for t in self.trials if t.best is not None and t.state is not TrialState.FAILED]
         sign = -1.0 if self.objective.mode == "max" else 1.0
         return tuple(sorted(scored, key=lambda t: (sign * _objective_of(t), t.start.number)))
+
+
+def pareto_front(trials: Iterable[TrialRecord], objectives: Sequence[Objective]) -> tuple[TrialRecord, ...]:
+    """Trials that no other one beats: none is at least as good in every objective, and better in one.
+
+    A trial that was stopped early takes part with what it had reached (it is a model that one can have); one that
+    failed, or of which a value is not known or NaN, does not.
+
+    Returns:
+        Best first by the first objective; equal ones in the order of their numbers.
+    """
+    points = {
+        trial.name: (trial, values)
+        for trial in trials
+        if trial.state is not TrialState.FAILED and (values := _losses(trial, objectives)) is not None
+    }
+    front = [
+        (values, trial.start.number, trial)
+        for trial, values in points.values()
+        if not any(_dominates(other, values) for _, other in points.values())
+    ]
+    return tuple(trial for _, _, trial in sorted(front, key=lambda entry: entry[:2]))
+
+
+def _losses(trial: TrialRecord, objectives: Sequence[Objective]) -> tuple[float, ...] | None:
+    """The trial's values, turned so that less is better."""
+    values = [trial.value(objective) for objective in objectives]
+    known = [value for value in values if value is not None and not math.isnan(value)]
+    if len(known) < len(objectives):
+        return None
+    return tuple(value if each.mode == "min" else -value for each, value in zip(objectives, known, strict=True))
+
+
+def _dominates(left: tuple[float, ...], right: tuple[float, ...]) -> bool:
+    return left != right and all(one <= other for one, other in zip(left, right, strict=True))
 
 
 def _objective_of(trial: TrialRecord) -> float:

@@ -59,7 +59,7 @@ class TaskConfig(Section):
                 f"expected two parts or more, at most one of them a label set (its name) and the others lists of "
                 f"numeric labels, got {_shown(value)}"
             )
-        if taken := [name for name in value if name in _TAKEN]:
+        if taken := [name for name in value if _is_taken(name)]:
             raise ValueError(f"{taken[0]}: this word is taken by metrics; call the part something else")
         return value
 
@@ -97,6 +97,11 @@ class TaskConfig(Section):
             )
         if taken := set(self.multitask) & set(self.targets):
             raise ValueError(f"multitask: a part may not be called like a numeric label, got {', '.join(taken)}")
+        if named := [target for target in self.targets if _is_taken(target)]:
+            raise ValueError(
+                f"a numeric label may not be called {named[0]}: {named[0]}_spearman would read as another metric; "
+                f"make the feature file with another name for it"
+            )
         return self
 
     @property
@@ -373,6 +378,11 @@ class TrainConfig(Section):
 def _listed(value: object) -> object:
     """One name may stand where a list of names does."""
     return (value,) if isinstance(value, str) else value
+
+
+def _is_taken(name: str) -> bool:
+    """Whether the metrics of a part or label of this name could be taken for others."""
+    return name in _TAKEN or name.startswith("clip_")
 
 
 def _shown(parts: Mapping[str, str | tuple[str, ...]]) -> str:

@@ -8,7 +8,6 @@ from the storage.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -19,15 +18,18 @@ from ray.tune.search import Searcher
 
 from fmasearch.errors import SpaceError
 from fmasearch.records import Params, TrialState
-from fmasearch.searcher.storage import OPTUNA_STATES
+from fmasearch.searcher.duplicates import MAX_RESAMPLES, EarlierTrials
+from fmasearch.searcher.ending import Ending
+from fmasearch.searcher.objectives import MEASURED_KEY, REJECTED_KEY, final_values, report_epoch
+from fmasearch.searcher.states import OPTUNA_STATES
+from fmasearch.searcher.storage import own_trials
+from fmasearch.searcher.warm_start import EARLIER_KEY
 from fmasearch.space import Space, Violation
 from fmasearch.space.constraints import MAX_FILLS, MAX_REJECTIONS
 
 # What Ray Tune schedules by, and what every result of a trial carries.
 EPOCH_KEY, OBJECTIVE_KEY, RESULT_KEY = "epoch", "best_objective", "result"
-
-REJECTED_KEY = "rejected"
-"""Attribute of an Optuna trial that was never trained: the constraint that it did not keep."""
+_SECONDS_KEY = f"{RESULT_KEY}/epoch_seconds"
 
 
 def outcome(result: Mapping[str, Any] | None, *, error: bool = False) -> TrialState:
@@ -53,6 +55,10 @@ class OptunaSearcher(Searcher):
         make_config: number, parameters and known-good label of a trial -> the configuration Ray hands its actor.
         reject: what a sample's parameters break, if anything; it is then neither trained nor counted as a trial.
         room: trials that may be under way at this moment; None leaves that to Ray Tune.
+        min_distance: samples as near to an earlier trial are sampled again (see `SamplerConfig`); None takes all.
+        measure: what is known of a configuration before it is trained, such as its `parameters`: kept with its trial,
+            and among its values where the study has several objectives.
+        ending: asked after every trial whether to start no more; None never ends a search early.
     """
 
     def __init__(
@@ -66,8 +72,12 @@ class OptunaSearcher(Searcher):
         num_epochs: int = 0,
         reject: Callable[[Params], Violation | None] | None = None,
         room: Callable[[], int] | None = None,
+        min_distance: float | None = None,
+        measure: Callable[[Params], Mapping[str, float]] | None = None,
+        ending: Ending | None = None,
     ) -> None:
-        super().__init__(metric=OBJECTIVE_KEY, mode="max" if study.direction.name == "MAXIMIZE" else "min")
+        # Trials are stopped, and ranked, by the first objective alone, however many the sampler has.
+        super().__init__(metric=OBJECTIVE_KEY, mode="max" if study.directions[0].name == "MAXIMIZE" else "min")
         self.study = study
         self.space = space
         self.num_trials = num_trials
@@ -76,11 +86,16 @@ class OptunaSearcher(Searcher):
         self._make_config = make_config
         self._reject = reject
         self._room = room
+        self._measure = measure
+        self._ending = ending
         self._trials: dict[str, Trial] = {}
         self._last_epoch: dict[str, int] = {}
         known = study.get_trials(deepcopy=False)
         self._interrupted = [t for t in known if t.state is OptunaState.RUNNING]
         self._num_started = sum(_uses_up_a_trial(t) for t in known)
+        self._taken_before = {t.number for t in self._interrupted}
+        self._earlier = None if min_distance is None else _earlier_trials(known, space, min_distance)
+        self._look()
 
     def __getstate__(self) -> dict[str, Any]:
         """Ray pickles its searcher for a restore that we do not use: the study is in Optuna's storage."""
@@ -95,13 +110,18 @@ class OptunaSearcher(Searcher):
         if self._room is not None and len(self._trials) >= self._room():
             return None
         rejections: list[Violation] = []
+        num_repeats = 0
         while (trial := self._next_trial()) is not None:
             params = self.space.sample(trial)
+            repeated = self._repeated(trial, params) if num_repeats < MAX_RESAMPLES else None
+            if repeated is not None:
+                self._turn_down(trial, params, f"nearly equal to trial {repeated}")
+                num_repeats += 1
+                continue
             violation = self._reject(params) if self._reject else None
             if violation is None:
-                self._trials[trial_id] = trial
-                return self._make_config(trial.number, params, trial.user_attrs.get("label"))
-            self._turn_down(trial, params, violation)
+                return self._taken(trial_id, trial, params)
+            self._turn_down(trial, params, str(violation))
             rejections.append(violation)
             if len(rejections) >= MAX_REJECTIONS and not _is_listed(trial):
                 raise SpaceError(_too_narrow(self.space, rejections))
@@ -118,8 +138,9 @@ class OptunaSearcher(Searcher):
         if result and state is not TrialState.FAILED:
             self._report(trial_id, result)  # Ray keeps the result that stops a trial from on_trial_result
         trial = self._trials.pop(trial_id)
-        value = result[OBJECTIVE_KEY] if result and state is TrialState.COMPLETED else None
-        self.study.tell(trial, value, state=OPTUNA_STATES[state])
+        values = final_values(trial, result[OBJECTIVE_KEY]) if result and state is TrialState.COMPLETED else None
+        self.study.tell(trial, values, state=OPTUNA_STATES[state])
+        self._look()
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: the study is in Optuna's storage."""
@@ -132,14 +153,34 @@ class OptunaSearcher(Searcher):
             # A handle to the very trial: its stored parameters come back from `suggest_*`, not new ones.
             return Trial(self.study, self._interrupted.pop(0)._trial_id)
         used_up = self._max_total_epochs is not None and self.num_epochs >= self._max_total_epochs
-        if used_up or self._num_started >= self.num_trials:
+        ended = self._ending is not None and self._ending.reason is not None
+        if ended or used_up or self._num_started >= self.num_trials:
             return None
         self._num_started += 1
         return self.study.ask()
 
-    def _turn_down(self, trial: Trial, params: Params, violation: Violation) -> None:
+    def _look(self) -> None:
+        if self._ending is not None:
+            trained = [trial for trial in own_trials(self.study) if REJECTED_KEY not in trial.user_attrs]
+            self._ending.look(trained, self.study.directions[0])
+
+    def _repeated(self, trial: Trial, params: Params) -> int | None:
+        """The earlier trial that a sample all but repeats; a point that somebody asked for may repeat any."""
+        asked_for = _is_listed(trial) or "label" in trial.user_attrs or trial.number in self._taken_before
+        return None if self._earlier is None or asked_for else self._earlier.nearest(params)
+
+    def _taken(self, trial_id: str, trial: Trial, params: Params) -> dict[str, Any]:
+        """The configuration of a trial that is going to be trained."""
+        self._trials[trial_id] = trial
+        if self._earlier is not None:
+            self._earlier.add(trial.number, params)
+        if measured := self._measure(params) if self._measure else {}:
+            trial.set_user_attr(MEASURED_KEY, dict(measured))
+        return self._make_config(trial.number, params, trial.user_attrs.get("label"))
+
+    def _turn_down(self, trial: Trial, params: Params, reason: str) -> None:
         """A failed trial to Optuna, of which its samplers take no notice; for us, none at all."""
-        trial.set_user_attr(REJECTED_KEY, str(violation))
+        trial.set_user_attr(REJECTED_KEY, reason)
         self.study.tell(trial, state=OptunaState.FAIL)
         if not _is_listed(trial):
             self._num_started -= 1
@@ -154,9 +195,16 @@ class OptunaSearcher(Searcher):
         if epoch > self._last_epoch.get(trial_id, 0):
             self._last_epoch[trial_id] = epoch
             self.num_epochs += 1
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # a resumed trial may report an epoch again
-                self._trials[trial_id].report(float(result[OBJECTIVE_KEY]), epoch)
+            report_epoch(self._trials[trial_id], epoch, float(result[OBJECTIVE_KEY]), result.get(_SECONDS_KEY))
+
+
+def _earlier_trials(trials: Sequence[FrozenTrial], space: Space, min_distance: float) -> EarlierTrials:
+    """All that was trained in a study, or that it remembers of earlier ones."""
+    earlier = EarlierTrials(space, min_distance)
+    for trial in trials:
+        if REJECTED_KEY not in trial.user_attrs:
+            earlier.add(trial.number, trial.params)
+    return earlier
 
 
 def _is_listed(trial: Trial | FrozenTrial) -> bool:
@@ -165,6 +213,8 @@ def _is_listed(trial: Trial | FrozenTrial) -> bool:
 
 
 def _uses_up_a_trial(trial: FrozenTrial) -> bool:
+    if EARLIER_KEY in trial.user_attrs:
+        return False
     if REJECTED_KEY in trial.user_attrs:
         return _is_listed(trial)
     return trial.state is not OptunaState.WAITING

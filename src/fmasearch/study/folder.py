@@ -40,6 +40,11 @@ class StudyFolder:
         return self.root / "confirm.jsonl"
 
     @property
+    def confirm_outputs(self) -> Path:
+        """What each confirmation training said of the validation tracks, `<training>.npz`."""
+        return self.root / "confirm"
+
+    @property
     def optuna_file(self) -> Path:
         return self.root / "optuna.db"
 
@@ -60,6 +65,20 @@ class StudyFolder:
     def final_file(self) -> Path:
         """Written once, after the one look at the test split."""
         return self.root / "final.json"
+
+    @property
+    def earlier_finals(self) -> list[Path]:
+        """Tests of a study that was extended after them, the first one first."""
+        return sorted(self.root.glob("final-*.json"), key=lambda path: int(path.stem.partition("-")[2]))
+
+    @property
+    def next_earlier_final(self) -> Path:
+        return self.root / f"final-{len(self.earlier_finals) + 1}.json"
+
+    @property
+    def earlier(self) -> Path:
+        """Of a warm start: the earlier studies' trials."""
+        return self.root / "earlier.json"
 
     @property
     def nodes(self) -> Path:

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import optuna
@@ -19,12 +19,13 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from fmasearch.config import derive_seed
-from fmasearch.data import model_shape, prepare, read_info
+from fmasearch.costs import known_costs, limited_costs
+from fmasearch.data import prepare, read_info
 from fmasearch.errors import ConfigError
-from fmasearch.models import count_parameters
 from fmasearch.records import EpochResult, Objective, Params, TrialRecord, TrialStart, TrialState
 from fmasearch.searcher import (
     OBJECTIVE_KEY,
+    Ending,
     OptunaSearcher,
     close_trial,
     num_trials,
@@ -32,9 +33,11 @@ from fmasearch.searcher import (
     state_of,
 )
 from fmasearch.space import Violation
+from fmasearch.space.constraints import known_before_training
 from fmasearch.study.actor import TrialActor, TrialJob
 from fmasearch.study.callback import TrackerCallback
 from fmasearch.study.checkpoints import remove_checkpoints
+from fmasearch.study.earlier import load_earlier
 from fmasearch.study.folder import StudyPlan
 from fmasearch.study.losses import losses_forgiven
 from fmasearch.study.runtime import Runtime
@@ -53,6 +56,8 @@ class SearchResult:
     trials: tuple[TrialRecord, ...]
     interrupted: bool
     seconds: float  # over all sessions; earlier ones by the epochs they trained
+    ended_early: str | None = None
+    """Why no more trials were started, if not because all were."""
 
 
 def run_search(plan: StudyPlan, objective: Objective, runtime: Runtime, tracker: Tracker) -> SearchResult:
@@ -70,11 +75,20 @@ def run_search(plan: StudyPlan, objective: Objective, runtime: Runtime, tracker:
     if journal.status == "finished":  # and cut off later, in its confirmation or after
         return SearchResult(journal.finished, False, spent)
     prepare(plan.data)
-    study = open_study(plan.folder.optuna_file, plan.search, plan.space, objective, concurrency=runtime.concurrency)
+    study = open_study(
+        plan.folder.optuna_file,
+        plan.search,
+        plan.space,
+        objective,
+        concurrency=runtime.concurrency,
+        earlier=load_earlier(plan.folder),
+    )
     _reconcile(study, journal, tracker)
 
+    measure = _measure(plan)
+
     def make_config(number: int, params: Params, label: str | None) -> dict[str, Any]:
-        start = search_start(plan, number, params, label)
+        start = replace(search_start(plan, number, params, label), costs=measure(params))
         return _job(plan, start, runtime).to_config()
 
     searcher = OptunaSearcher(
@@ -86,6 +100,9 @@ def run_search(plan: StudyPlan, objective: Objective, runtime: Runtime, tracker:
         make_config=make_config,
         reject=_ceiling(plan),
         room=runtime.room if runtime.limit is None else None,
+        min_distance=plan.search.sampler.min_distance,
+        measure=measure,
+        ending=(ending := Ending(plan.search)),
     )
     scheduler = build_scheduler(plan.search, objective, journal)
     callback = TrackerCallback(tracker, plan.folder.errors, {t.start.name: t.epochs for t in journal.unfinished})
@@ -98,7 +115,7 @@ def run_search(plan: StudyPlan, objective: Objective, runtime: Runtime, tracker:
         _close_cut_off(study, plan, tracker)
         remove_checkpoints(plan.checkpoints)
     seconds = spent + time.monotonic() - started
-    return SearchResult(read_journal(plan.folder.journal).finished, interrupted, seconds)
+    return SearchResult(read_journal(plan.folder.journal).finished, interrupted, seconds, ending.reason)
 
 
 def run_jobs(
@@ -110,14 +127,14 @@ def run_jobs(
     objective: Objective,
     earlier: Mapping[str, tuple[EpochResult, ...]] | None = None,
 ) -> None:
-    """Train a fixed list of configurations to their end, as many at once as fit.
+    """Train a fixed list of configurations to their end, as many at once as fit, and keep their validation outputs.
 
     Args:
         earlier: epochs by name that an interrupted session already told; trainings go on from checkpoints.
     """
-    configs = [_job(plan, start, runtime).to_config() for start in starts]
+    configs = [_job(plan, start, runtime, keep_outputs=True).to_config() for start in starts]
     if configs:
-        callback = TrackerCallback(tracker, plan.folder.errors, earlier)
+        callback = TrackerCallback(tracker, plan.folder.errors, earlier, plan.folder.confirm_outputs)
         _fit(_FixedList(configs, objective), FIFOScheduler(), callback, plan, runtime, time_budget=None)
 
 
@@ -132,19 +149,36 @@ def search_start(plan: StudyPlan, number: int, params: Params, label: str | None
 
 def _ceiling(plan: StudyPlan) -> Callable[[Params], Violation | None] | None:
     """What a sample breaks of the space's constraints, found out without training or memory; None without any."""
-    if not plan.space.constraints:
+    if not known_before_training(plan.space.constraints):
         return None
     info = read_info(plan.data.path)
 
     def violation(params: Params) -> Violation | None:
         config = plan.space.train_config(params, max_epochs=1, patience=None, seed=0)
         try:
-            parameters = count_parameters(config.architecture, **model_shape(info, config), **config.hyperparameters)
+            costs = limited_costs(config, info, plan.space.constraints)
         except ConfigError:  # no such model: the trial fails with this very error, and the study goes on
             return None
-        return plan.space.violation({"parameters": parameters})
+        return plan.space.violation(costs)
 
     return violation
+
+
+def _measure(plan: StudyPlan) -> Callable[[Params], dict[str, float]]:
+    """What can be known of a sample before it is trained, of all that the search minimises."""
+    wanted = plan.search.also_minimise
+    info = read_info(plan.data.path) if wanted else None
+
+    def costs(params: Params) -> dict[str, float]:
+        if info is None:
+            return {}
+        config = plan.space.train_config(params, max_epochs=1, patience=None, seed=0)
+        try:
+            return known_costs(config, info, wanted)
+        except ConfigError:  # as for a ceiling
+            return {}
+
+    return costs
 
 
 def _fit(
@@ -201,7 +235,7 @@ def _trial_name(trial: Any) -> str:
     return str(trial.config["job"]["start"]["name"])
 
 
-def _job(plan: StudyPlan, start: TrialStart, runtime: Runtime) -> TrialJob:
+def _job(plan: StudyPlan, start: TrialStart, runtime: Runtime, *, keep_outputs: bool = False) -> TrialJob:
     return TrialJob(
         start=start,
         data=plan.data,
@@ -210,6 +244,7 @@ def _job(plan: StudyPlan, start: TrialStart, runtime: Runtime) -> TrialJob:
         gpu_share=runtime.trial_gpus,
         checkpoint_seconds=plan.search.checkpoint_seconds,
         source=runtime.source,
+        keep_outputs=keep_outputs,
     )
 
 

@@ -6,7 +6,15 @@ Nothing imported here needs MLflow; its tracker is `fmasearch.tracking.mlflow_tr
 import os
 
 from fmasearch.tracking.base import CloseStatus, CompositeTracker, MemoryTracker, Tracker
-from fmasearch.tracking.jsonl import Journal, JournalReader, JsonlTracker, TrialJournal, read_journal, replay
+from fmasearch.tracking.jsonl import (
+    Journal,
+    JournalReader,
+    JsonlTracker,
+    TrialJournal,
+    append_note,
+    read_journal,
+    replay,
+)
 from fmasearch.tracking.locations import artifact_folder, default_uri, ui_command
 
 # MLflow reads these when it is imported, which only modules of this package do. A study runs offline:
@@ -23,6 +31,7 @@ __all__ = [
     "MemoryTracker",
     "Tracker",
     "TrialJournal",
+    "append_note",
     "artifact_folder",
     "default_uri",
     "read_journal",

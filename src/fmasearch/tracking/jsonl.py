@@ -36,6 +36,10 @@ class JsonlTracker:
         # trial, whatever attempts came before. 27 epochs are about 8 kB.
         self._write({"event": "finish", "record": record.to_json()})
 
+    def note(self, text: str) -> None:
+        """Write down what happened to the study itself; a report repeats it."""
+        self._write({"event": "note", "text": text})
+
     def close(self, status: CloseStatus) -> None:
         self._write({"event": "close", "status": status})
         self._file.close()
@@ -43,6 +47,13 @@ class JsonlTracker:
     def _write(self, event: Mapping[str, Any]) -> None:
         self._file.write(json.dumps(event, separators=(",", ":")).encode() + b"\n")
         self._file.flush()
+
+
+def append_note(path: Path, text: str) -> None:
+    """Write a note into a journal that is closed, and by that open it again: its status is that of the last close."""
+    journal = JsonlTracker(path)
+    journal.note(text)
+    journal._file.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +71,8 @@ class Journal:
 
     trials: Mapping[str, TrialJournal] = field(default_factory=dict)
     status: CloseStatus | None = None
+    notes: tuple[str, ...] = ()
+    """What happened to the study itself: it was extended, or ended before its trials were used up."""
 
     @property
     def finished(self) -> tuple[TrialRecord, ...]:
@@ -84,12 +97,14 @@ def read_journal(path: Path) -> Journal:
     content = path.read_bytes() if path.exists() else b""
     trials: dict[str, TrialJournal] = {}
     status: CloseStatus | None = None
+    notes: list[str] = []
     for number, line in enumerate(content.split(b"\n")[:-1], start=1):
         with _naming(path, number):
             event = json.loads(line)
             status = event["status"] if event["event"] == "close" else None
+            notes += [event["text"]] if event["event"] == "note" else []
             _apply(event, trials)
-    return Journal(trials, status)
+    return Journal(trials, status, tuple(notes))
 
 
 class JournalReader:
@@ -150,7 +165,7 @@ def _apply(event: Mapping[str, Any], trials: dict[str, TrialJournal]) -> None:
         case "finish":
             record = TrialRecord.from_json(event["record"])
             trials[record.name] = TrialJournal(record.start, record.epochs, record)
-        case "close":
+        case "note" | "close":
             pass
         case other:
             raise ValueError(f"unknown event {other!r}")
@@ -164,7 +179,7 @@ def _tell(event: Mapping[str, Any], tracker: Tracker) -> None:
             tracker.log_epoch(event["name"], EpochResult.from_json(event["result"]))
         case "finish":
             tracker.finish_trial(TrialRecord.from_json(event["record"]))
-        case "close":
+        case "note" | "close":
             pass
         case other:
             raise ValueError(f"unknown event {other!r}")
