@@ -13,6 +13,8 @@ from fmasearch.cli.data_commands import data_app
 from fmasearch.cli.model_commands import models_app
 from fmasearch.cli.options import Data, Device, InitFrom, Mlflow, Results, Runs, Sets, Threads
 from fmasearch.cli.spaces_commands import spaces_app
+from fmasearch.cli.study_commands import study_app
+from fmasearch.errors import ConfigError
 
 app = typer.Typer(
     name="fmasearch",
@@ -22,6 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+app.add_typer(study_app)
 app.add_typer(models_app)
 app.add_typer(cluster_app)
 app.add_typer(spaces_app, name="spaces")
@@ -58,6 +61,19 @@ def tune(
         str | None,
         typer.Option(help="Go on with the study of this name, as it was started.", show_default=False),
     ] = None,
+    extend: Annotated[
+        int | None,
+        typer.Option(min=1, help="With --resume: so many more trials for a finished study.", show_default=False),
+    ] = None,
+    warm_start: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--warm-start",
+            metavar="STUDY",
+            help="Learn from an earlier study, e.g. results/<study>; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
     init_from: InitFrom = None,
     max_parameters: Annotated[
         str | None,
@@ -75,9 +91,16 @@ def tune(
     from fmasearch.cli import studies
 
     folders = studies.Folders(runs, results, mlflow)
+    if resume is not None and extend is not None:
+        from fmasearch.cli import extending
+
+        extending.extend(resume, extend, folders)
+        return
     if resume is not None:
         studies.resume(resume, folders)
         return
+    if extend is not None:
+        raise ConfigError("--extend: goes with --resume, as in `tune --resume <study> --extend 40`")
     shortcuts = {
         "num_trials": trials,
         "max_epochs": max_epochs,
@@ -97,6 +120,7 @@ def tune(
         init_from=init_from,
         max_parameters=max_parameters,
         storage=storage,
+        warm_start=warm_start or [],
     )
 
 
@@ -199,10 +223,19 @@ def ui(
     serve: Annotated[
         bool, typer.Option("--serve", help="Run unattended, as on a cluster's head; makes the store if need be.")
     ] = False,
+    optuna: Annotated[
+        str | None,
+        typer.Option(metavar="STUDY", help="Open optuna-dashboard on this study instead.", show_default=False),
+    ] = None,
 ) -> None:
     """Open MLflow's page on this machine only: every trial side by side."""
     from fmasearch.cli import studies
 
+    if optuna is not None:
+        from fmasearch.cli import optuna_page
+
+        optuna_page.serve(optuna, studies.Folders(runs, Path("results"), mlflow), port)
+        return
     studies.ui(studies.Folders(runs, Path("results"), mlflow), port, unattended=serve)
 
 

@@ -17,7 +17,7 @@ from fmasearch.cli.environment import program
 from fmasearch.cli.genres import print_genres
 from fmasearch.cli.overrides import override
 from fmasearch.cli.sweeps import as_overrides, limited, print_notes, read_space
-from fmasearch.config import SearchConfig, load_search, parse_section
+from fmasearch.config import SearchConfig, load_search, load_yaml, parse_section
 from fmasearch.errors import ConfigError, StudyError
 from fmasearch.space import Space
 from fmasearch.tracking import default_uri
@@ -62,6 +62,7 @@ def tune(
     init_from: Path | None = None,
     max_parameters: str | None = None,
     storage: str | None = None,
+    warm_start: Sequence[str] = (),
     command: str | None = None,
 ) -> Path:
     """Start a study of a space or a W&B sweep; returns its results folder."""
@@ -72,10 +73,13 @@ def tune(
     console = Console()
     space, search_name, search = read_files(space_file, search_file, overrides, console)
 
+    from fmasearch.cli.recorded import read_recorded
     from fmasearch.cli.starting import check_pretrained, check_space, print_start, start_space
     from fmasearch.data import DataSpec, check_labels, read_info
     from fmasearch.preflight import check_study
+    from fmasearch.searcher import sampler_notes, warm_start_notes
     from fmasearch.study import StudyFolder, StudyPlan, new_study_name, save_plan
+    from fmasearch.study.earlier import earlier_study, save_earlier
 
     space = start_space(space, init_from)
     if max_parameters is not None:
@@ -94,6 +98,7 @@ def tune(
     preflight = check_study(space, search, info, may_leave_out=max_parameters is not None)
     start = check_space(space, info, seed=search.seed)
     pretrained = check_pretrained(space, info)
+    of_sampler = sampler_notes(search, space)
     name = new_study_name(space.name, search_name, taken_in=(folders.runs, folders.results))
     plan = StudyPlan(
         name=name,
@@ -105,7 +110,10 @@ def tune(
         command=command or redacted_command(["fmasearch", *sys.argv[1:]]),
         storage=storage,
     )
+    earlier = [earlier_study(read_recorded(each, folders).record, plan) for each in warm_start]
     save_plan(plan)
+    if earlier:
+        save_earlier(plan.folder, earlier)
     console.print(
         f"[bold]{name}[/]: models of {preflight.sizes}, at most {preflight.max_epochs_in_all:,} epochs",
         highlight=False,
@@ -115,6 +123,8 @@ def tune(
     print_notes(console, tuple(f"not tried: {line}" for line in preflight.left_out))
     print_start(console, start)
     print_notes(console, tuple(pretrained))
+    print_notes(console, of_sampler)
+    print_notes(console, warm_start_notes(plan.space, earlier))
     return run_study(plan, folders, console)
 
 
@@ -126,8 +136,11 @@ def resume(name: str, folders: Folders) -> Path:
 
     name = Path(name).name
     plan = load_plan(folders.runs / name)
-    if (folders.results / name).exists():
-        raise StudyError(f"{name}: is finished; its record is in {folders.results / name}")
+    if is_finished(plan, folders):
+        raise StudyError(
+            f"{name}: is finished; its record is in {folders.results / name}. More trials: tune --resume {name} "
+            f"--extend 40"
+        )
     now = DataSpec.of(plan.data.path, features=plan.data.features, label=plan.data.label)
     if now.sha256 != plan.data.sha256:
         raise StudyError(
@@ -137,6 +150,15 @@ def resume(name: str, folders: Folders) -> Path:
     if model_file := model_file_of(plan.space):
         open_model(model_file, plan.data.features)  # every trial that is left starts from it
     return run_study(plan, folders, Console(), resumed=True)
+
+
+def is_finished(plan: StudyPlan, folders: Folders) -> bool:
+    """Whether the study's record is written, and is that of all its trials."""
+    record = folders.results / plan.name / "study.yaml"
+    if not plan.folder.final_file.exists() or not record.exists():
+        return False
+    recorded: int = load_yaml(record)["search"]["num_trials"]
+    return recorded == plan.search.num_trials
 
 
 def run_study(plan: StudyPlan, folders: Folders, console: Console, *, resumed: bool = False) -> Path:
