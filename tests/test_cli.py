@@ -10,6 +10,7 @@ import torch
 from rich.console import Console
 
 from conftest import make_feature_file, run_cli
+from fmasearch.cli.looks import read_looks
 from fmasearch.cli.studies import read_files
 from fmasearch.study import load_plan
 
@@ -340,6 +341,9 @@ def test_tune_goes_from_a_space_to_a_results_folder(
     assert run_cli(monkeypatch, "test", str(study / "model.pt"), "--data", str(feature_file), "--json") == 0
     again, first = json.loads(capsys.readouterr().out), json.loads((folder / "test.json").read_text())["test"]
     assert again["confusion"] == first["confusion"]  # the saved model is the one that was tested
+    assert [look.by for look in read_looks(study)] == ["test"]
+    assert "looked at once more" in (folder / "README.md").read_text()
+    assert len(list((study / "confirm").iterdir())) == 2  # what two seeds said of the validation tracks
     best = ["train", str(folder / "best.yaml"), "--data", str(feature_file), "--out", str(tmp_path / "again.pt")]
     assert run_cli(monkeypatch, *best, "--device", "cpu") == 0
     assert run_cli(monkeypatch, "tune", "--resume", study.name) == 2

@@ -164,7 +164,31 @@ def test_a_track_id_stands_on_the_page_once_and_never_as_html() -> None:
 def test_the_table_has_the_vectors_first_and_chance_last() -> None:
     rows = re.findall(r"<tr[^>]*><td>([^<]*)</td>(.*?)</tr>", page(make_view()))
     assert [name for name, _ in rows] == ["the vectors, 7-D", "PCA, 2-D", "PCA, 3-D", "chance"]
-    assert rows[1][1] == "<td>0.250</td><td>0.750</td><td>0.875</td><td>–</td>"
+    first = '<td class="edge">0.875</td>'  # trustworthiness: what follows is about classes
+    assert rows[1][1] == f'{first}<td class="edge">0.250</td><td>0.750</td><td>–</td>'
+
+
+def test_the_table_tells_of_numbers_what_it_was_given_and_nothing_of_classes_that_are_not_judged() -> None:
+    quality = {**QUALITY, "valence_knn_r2": -0.25, "valence_knn_spearman": 0.5, "valence_probe_r2": float("nan")}
+    points = np.arange(8, dtype=np.float32).reshape(4, 2)
+    view = make_view(
+        colour="valence",
+        judged_by=None,
+        judged_targets=("valence",),
+        projections=(Projection("pca", points, quality),),
+        vectors_quality=quality,
+        chance_quality=quality,
+    )
+    text = page(view)
+    assert re.findall(r'<th class="edge" colspan="(.)">(.*?)</th>', text) == [("1", "neighbourhoods"), ("3", "valence")]
+    rows = re.findall(r"<tr[^>]*><td>([^<]*)</td>(.*?)</tr>", text)
+    edge = '<td class="edge">'
+    assert rows[1] == ("PCA, 2-D", f"{edge}0.875</td>{edge}−0.250</td><td>0.500</td><td>–</td>")
+    assert "k-NN R² and the probe say how much of valence the points keep" in text
+    assert "Silhouette" not in text.replace(get_plotlyjs(), "")
+    figure = picture(view, view.projections[0])
+    (title,) = (text.get_text() for text in figure.texts if "PCA" in text.get_text())
+    assert title == "PCA, 2-D, by valence\nvalence: k-NN R² −0.25, linear probe R² nan · trustworthiness 0.88"
 
 
 def test_more_classes_than_looks_leave_the_rare_ones_without_colour() -> None:
@@ -230,6 +254,45 @@ def test_embed_writes_vectors_page_pictures_and_numbers(
     assert rows[0]["trustworthiness"] == 1
     assert rows[-1] == {"projection": "chance", "silhouette": 0, "purity": 0.25, "trustworthiness": 0.5, "probe": 0.25}
     assert "MDS, 2-D" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("task", "judged"),
+    [
+        ({"regression": ["energy"]}, ["energy"]),
+        ({"multitask": {"kind": "genre", "mood": ["energy", "valence"]}}, ["energy", "valence"]),
+    ],
+    ids=["regression", "multitask"],
+)
+def test_embed_judges_a_model_of_numbers_by_its_numbers(
+    task: dict[str, Any],
+    judged: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    data = make_feature_file(tmp_path / "moods.h5", tracks=(24, 8, 40), contrast=0.0, targets=["energy"])
+    values = {
+        "task": task,
+        "model": {"architecture": "stats", "hidden_dim": 16, "dropout": 0.0},
+        "optimizer": {"learning_rate": 1e-2},
+        "trainer": {"batch_size": 8, "max_epochs": 2},
+    }
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    assert run_cli(monkeypatch, "train", tmp_path / "config.yaml", "--data", data, "--out", tmp_path / "m.pt") == 0
+    asked = ("--methods", "pca", "--dimensions", 2, "--color", "energy", "--out", tmp_path / "out")
+    capsys.readouterr()
+    assert run_cli(monkeypatch, "embed", tmp_path / "m.pt", "--data", data, *asked) == 0
+    quality = json.loads((tmp_path / "out" / "quality.json").read_text(encoding="utf-8"))
+    assert (quality["classes"], quality["targets"]) == ("genre" if "multitask" in task else None, judged)
+    vectors, _, chance = quality["rows"]
+    # Energy makes one of eight bins louder by up to 12 dB, valence is noise: the vectors hold the one alone.
+    assert vectors["energy_probe_r2"] > 0.5
+    assert vectors["energy_knn_spearman"] > 0.5
+    assert chance["energy_knn_r2"] == chance["energy_probe_r2"] == 0
+    printed = capsys.readouterr().out
+    assert "k-NN Spearman" in printed
+    assert ("k-NN purity" in printed) == ("multitask" in task)
 
 
 def test_embed_shows_some_tracks_of_all_splits_and_saves_every_one(

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from conftest import CLASSES, make_dataset, make_feature_file, spec_of
 from fmasearch.data import Dataset, Split, open_dataset
 from fmasearch.errors import DataError
-from fmasearch.evaluate import baseline_scores, judge, majority_class, require_classes
-from fmasearch.records import TestReport
-from fmasearch.tasks import Classification
+from fmasearch.evaluate import BOOTSTRAP_SEED, baseline_scores, judge, majority_class, require_classes
+from fmasearch.metrics import bootstrap_intervals, bootstrap_regression, regression_scores
+from fmasearch.records import TargetStats, TestReport
+from fmasearch.tasks import Classification, Multitask, Part, Regression
 
 
 class Answers(nn.Module):
@@ -150,6 +151,71 @@ def test_tracks_of_one_artist_that_fail_together_widen_the_interval(train: Split
 def test_one_artist_alone_is_an_interval_without_width(train: Split) -> None:
     interval = report_on(replace(train, artist_ids=np.zeros(24, np.int64))).intervals["accuracy"]
     assert interval.low == interval.value == interval.high
+
+
+# --- several parts ---------------------------------------------------------------------------------------------------
+
+MOOD = Regression((TargetStats("valence", 0.0, 1.0), TargetStats("tempo", 100.0, 20.0)))
+BOTH = Multitask((Part("genre", TASK, slice(0, 4), slice(0, 1)), Part("mood", MOOD, slice(4, 6), slice(1, 3))))
+
+
+class Says(nn.Module):
+    """Gives these outputs, in order."""
+
+    def __init__(self, outputs_NK: Tensor) -> None:
+        super().__init__()
+        self.outputs_NK = outputs_NK
+
+    def forward(self, x_BTF: Tensor, lengths_B: Tensor) -> Tensor:
+        return self.outputs_NK[: len(x_BTF)]
+
+
+def both_parts(train: Split) -> tuple[Split, Tensor]:
+    """The tracks with numbers beside their genre, and what a model says of both."""
+    generator = torch.Generator().manual_seed(0)
+    numbers, noise = torch.randn(2, 24, 2, generator=generator)
+    targets = torch.cat([train.targets_N[:, None].float(), numbers * torch.tensor([1.0, 20.0]) + 50], dim=1)
+    return replace(train, targets_N=targets), torch.cat([Answers(ANSWERS).logits_NK, numbers + noise], dim=1)
+
+
+def test_the_mean_of_a_multitask_has_an_interval_over_common_draws(train: Split) -> None:
+    split, outputs = both_parts(train)
+    report = judge(Says(outputs), split, BOTH, baseline={}, num_resamples=50)
+    targets, values = split.targets_N[:, 1:].double().numpy(), MOOD.values(outputs[:, 4:]).double().numpy()
+    generator, draws = np.random.default_rng(BOOTSTRAP_SEED), []
+    for _ in range(50):
+        drawn = generator.integers(12, size=12)  # two tracks of each of twelve artists
+        rows = np.concatenate([[2 * artist, 2 * artist + 1] for artist in drawn])
+        genres = train.targets_N.numpy()[rows]
+        # What is drawn without a class is scored on the others: the macro F1 is over the classes that occur.
+        f1 = sk.f1_score(genres, np.array(ANSWERS)[rows], average="macro", labels=np.unique(genres), zero_division=0)
+        draws.append((f1 + regression_scores(targets[rows], values[rows], ["valence", "tempo"])["spearman"]) / 2)
+    interval = report.intervals["mean"]
+    assert (interval.low, interval.high) == pytest.approx(tuple(np.quantile(draws, [0.025, 0.975])))
+    assert interval.value == pytest.approx(report.metrics["mean"])
+    assert interval.low < interval.value < interval.high
+
+
+def test_intervals_of_a_part_are_those_of_the_task_alone(train: Split) -> None:
+    split, outputs = both_parts(train)
+    report = judge(Says(outputs), split, BOTH, baseline={}, num_resamples=50)
+    options = {"num_resamples": 50, "seed": BOOTSTRAP_SEED}
+    answers, artists = np.array(ANSWERS), split.artist_ids
+    classes = bootstrap_intervals(train.targets_N.numpy(), answers, artists, num_classes=4, **options)
+    assert {name: report.intervals[f"genre_{name}"] for name in classes} == classes
+    targets, values = split.targets_N[:, 1:].double().numpy(), MOOD.values(outputs[:, 4:]).double().numpy()
+    numbers = bootstrap_regression(targets, values, artists, ["valence", "tempo"], **options)
+    assert report.intervals["tempo_r2"] == numbers["tempo_r2"]
+    assert report.intervals["mood_spearman"] == numbers["spearman"]
+
+
+def test_a_part_without_labels_leaves_the_mean_without_an_interval(train: Split) -> None:
+    split, outputs = both_parts(train)
+    targets = split.targets_N.clone()
+    targets[:, 0] = torch.nan
+    report = judge(Says(outputs), replace(split, targets_N=targets), BOTH, baseline={}, num_resamples=20)
+    assert np.isnan([report.metrics["mean"], report.intervals["mean"].low, report.intervals["mean"].high]).all()
+    assert np.isfinite(report.intervals["mood_spearman"].low)
 
 
 def test_a_report_survives_json(train: Split) -> None:

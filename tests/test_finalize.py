@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -17,7 +18,7 @@ from fmasearch.config import SearchConfig, derive_seed
 from fmasearch.data import DataSpec, open_dataset, open_split
 from fmasearch.errors import DataError, StudyError
 from fmasearch.evaluate import baseline_scores, judge
-from fmasearch.finalize import confirm_starts, confirmed, source_trial, train_final
+from fmasearch.finalize import confirm_starts, confirmed, leads, source_trial, train_final
 from fmasearch.model_file import load_model
 from fmasearch.records import (
     ConfirmRecord,
@@ -28,6 +29,7 @@ from fmasearch.records import (
     TrialStart,
     TrialState,
 )
+from fmasearch.tasks.kept import KeptOutputs
 from fmasearch.trainer import Trainer
 
 OBJECTIVE = Objective("val_macro_f1", "max")
@@ -133,6 +135,91 @@ def test_a_configuration_that_failed_under_a_seed_comes_after_all_that_did_not()
 def test_a_confirmation_in_which_everything_failed_is_an_error() -> None:
     with pytest.raises(StudyError, match=r"every retraining failed: .*confirm-a-seed\d diverged"):
         confirm({"a": [None, None, None]})
+
+
+# --- who is ahead ------------------------------------------------------------------------------------------------
+
+
+def keep(folder: Path, name: str, num_right: int, *, artists: bool = False, num_tracks: int = 400) -> None:
+    """Outputs of a training that has its first `num_right` tracks right; four classes take turns."""
+    classes_N = torch.arange(num_tracks) % 4
+    said_N = torch.where(torch.arange(num_tracks) < num_right, classes_N, (classes_N + 1) % 4)
+    artist_ids_N = np.arange(num_tracks) // 2 if artists else np.full(num_tracks, -1)
+    kept = KeptOutputs(torch.nn.functional.one_hot(said_N, 4).float(), classes_N, artist_ids_N, CLASSES)
+    (folder / f"{name}.npz").write_bytes(kept.to_bytes())
+
+
+def kept_confirmation(folder: Path, num_right: dict[str, Sequence[int]], **options: Any) -> tuple[ConfirmRecord, ...]:
+    """A confirmation whose trainings have so many of 400 tracks right, one number a seed."""
+    confirmation = confirm({name: [right / 400 for right in each] for name, each in num_right.items()})
+    for record in confirmation:
+        for curve, right in zip(record.curves, num_right[record.trial], strict=True):
+            keep(folder, curve.name, right, **options)
+    return confirmation
+
+
+def test_a_lead_that_tracks_or_seeds_may_have_made_is_not_clear(tmp_path: Path) -> None:
+    (close,) = leads(kept_confirmation(tmp_path, {"a": [240, 241, 245], "b": [238, 244, 239]}), tmp_path)
+    assert (close.trial, close.other, close.num_tracks, close.num_seeds) == ("a", "b", 400, (3, 3))
+    assert not close.is_clear
+    assert close.difference is not None
+    assert close.difference.value == pytest.approx(5 / 3 / 400, abs=1e-3)  # F1 of such even classes is accuracy
+
+
+def test_a_lead_that_outlasts_both_is_clear(tmp_path: Path) -> None:
+    (far,) = leads(kept_confirmation(tmp_path, {"a": [300, 305, 303], "b": [200, 203, 198]}), tmp_path)
+    assert far.is_clear
+    assert far.difference is not None
+    assert far.difference.low == pytest.approx(0.2, abs=0.02)  # 102 of 400 tracks, give or take two deviations of 9
+    assert far.difference.high == pytest.approx(0.3, abs=0.02)
+
+
+def test_seeds_that_disagree_take_a_lead_away(tmp_path: Path) -> None:
+    """The same mean lead as above, from one lucky seed of three."""
+    (lucky,) = leads(kept_confirmation(tmp_path, {"a": [400, 210, 298], "b": [200, 203, 198]}), tmp_path)
+    assert lucky.difference is not None
+    assert lucky.difference.high - lucky.difference.low > 0.15
+    assert lucky.difference.low < 0.1
+
+
+def test_the_best_is_compared_with_every_other_and_artists_are_drawn_where_known(tmp_path: Path) -> None:
+    numbers = {"a": [300, 300, 300], "b": [250, 250, 250], "c": [200, 200, 200]}
+    found = leads(kept_confirmation(tmp_path, numbers, artists=True), tmp_path)
+    assert [(lead.trial, lead.other, lead.resampled_by) for lead in found] == [
+        ("a", "b", "artist"),
+        ("a", "c", "artist"),
+    ]
+
+
+def test_one_configuration_alone_has_no_lead(tmp_path: Path) -> None:
+    assert leads(kept_confirmation(tmp_path, {"a": [1, 1, 1]}), tmp_path) == ()
+
+
+def test_outputs_that_were_not_kept_cost_the_comparison_alone(tmp_path: Path) -> None:
+    """As of a study that an earlier version confirmed."""
+    confirmation = kept_confirmation(tmp_path, {"a": [3, 3, 3], "b": [2, 2, 2], "c": [1, 1, 1]})
+    (tmp_path / "confirm-b-seed1.npz").unlink()
+    first, second = leads(confirmation, tmp_path)
+    assert first.difference is None
+    assert first.reason == "what confirm-b-seed1 said of the validation tracks was not kept"
+    assert second.difference is not None
+    (tmp_path / "confirm-a-seed0.npz").write_bytes(b"cut off")
+    assert [lead.difference for lead in leads(confirmation, tmp_path)] == [None, None]
+
+
+def test_a_failed_seed_is_left_out(tmp_path: Path) -> None:
+    confirmation = confirm({"a": [0.6, 0.6, 0.6], "b": [0.5, None, 0.5]})
+    for name in (f"confirm-{trial}-seed{seed}" for trial in "ab" for seed in range(3)):
+        keep(tmp_path, name, 100)
+    (tmp_path / "confirm-b-seed1.npz").unlink()
+    assert leads(confirmation, tmp_path)[0].num_seeds == (3, 2)
+
+
+def test_other_validation_tracks_are_not_compared(tmp_path: Path) -> None:
+    confirmation = kept_confirmation(tmp_path, {"a": [3, 3, 3], "b": [2, 2, 2]})
+    for seed in range(3):
+        keep(tmp_path, f"confirm-b-seed{seed}", 2, num_tracks=300)
+    assert leads(confirmation, tmp_path)[0].reason == "they were validated on different tracks"
 
 
 # --- final training ----------------------------------------------------------------------------------------------
@@ -284,7 +371,16 @@ def test_the_record_says_what_was_trained_and_tested(feature_file: Path, tmp_pat
     assert record.num_parameters == sum(parameter.numel() for parameter in weights)
     written = json.loads((tmp_path / "final.json").read_text(encoding="utf-8"))
     assert FinalRecord.from_json(written) == record
+    del written["earlier_tests"]  # as an earlier version wrote it
+    assert FinalRecord.from_json(written) == record
     assert {path.suffix for path in tmp_path.iterdir() if path.is_file()} == {".h5", ".pt", ".json"}  # and no .tmp
+
+
+def test_the_model_names_its_study_and_the_record_the_tests_before_it(feature_file: Path, tmp_path: Path) -> None:
+    record = finish(spec_of(feature_file), tmp_path, winner_of(1), study="mine", earlier_tests=["one", "two"])
+    assert record.earlier_tests == ("one", "two")
+    assert FinalRecord.from_json(json.loads((tmp_path / "final.json").read_text())) == record
+    assert load_model(record.model_file).study == "mine"
 
 
 def test_a_final_training_that_diverges_says_which(

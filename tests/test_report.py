@@ -19,6 +19,8 @@ from fmasearch.records import (
     EpochResult,
     FinalRecord,
     Interval,
+    Lead,
+    Look,
     Objective,
     StudyRecord,
     TestReport,
@@ -27,6 +29,9 @@ from fmasearch.records import (
     TrialState,
 )
 from fmasearch.report import load_trials, results_folder, write_results
+from fmasearch.report.model_card import model_card
+from fmasearch.report.readme import readme
+from fmasearch.report.sureness import sureness_section
 
 SPACE = """\
 features: [mel]
@@ -148,6 +153,84 @@ def test_the_page_shows_the_gap_between_validation_and_test(page):
 
 def test_a_class_that_is_never_predicted_is_marked_and_has_no_precision(page):
     assert "| Hip-Hop | – | 0.000 | 0.000 | 1 | never predicted |" in page
+
+
+def sure(record: StudyRecord) -> str:
+    """What a page says of how sure its winner is."""
+    return sureness_section(record).replace("−", "-")
+
+
+def lead(low: float, high: float) -> Lead:
+    return Lead("trial-0000", "trial-0001", Interval((low + high) / 2, low, high), 781, "artist", (3, 3))
+
+
+def test_the_page_says_whether_the_winner_can_be_told_apart():
+    close, clear = (sure(replace(whole_study(), leads=(each,))) for each in (lead(-0.004, 0.022), lead(0.004, 0.022)))
+    assert "**trial-0000 and trial-0001 cannot be told apart on 781 validation tracks: difference in macro_f1" in close
+    assert "+0.009 (95 % interval -0.004 to +0.022).**" in close
+    assert "| trial-0001 | +0.009 | -0.004 to +0.022 | no |" in close
+    assert "paired bootstrap over artists and seeds" in close
+    assert "trial-0000 is ahead of trial-0001 by more than chance explains on 781 validation tracks" in clear
+    assert "| trial-0001 | +0.013 | +0.004 to +0.022 | yes |" in clear
+
+
+def test_the_page_says_why_a_winner_was_not_compared():
+    missing = Lead("trial-0000", "trial-0001", None, reason="its outputs were not kept")
+    assert "better than trial-0001 cannot be said: its outputs were not kept." in sure(
+        replace(whole_study(), leads=(missing,))
+    )
+    assert "were not compared track by track" in sure(whole_study())  # a record of before
+    alone = replace(whole_study(), confirmed=whole_study().confirmed[:1])
+    assert "Only one configuration was confirmed" in sure(alone)
+    assert sure(search_only()) == ""
+
+
+def test_the_page_shows_what_the_search_flattered():
+    page = sure(whole_study())
+    assert "saw trial-0000 at `val_macro_f1` 0.612, as the best of 3 trials; retrained over 2 seeds its mean" in page
+    assert "is 0.612 ± 0.000: no selection gap." in page
+    worse = replace(COMPLETED, epochs=COMPLETED.epochs[:1])  # 0.3 under each of two seeds
+    fallen = replace(whole_study().confirmed[0], curves=(worse, worse))
+    assert "is 0.300 ± 0.000: a selection gap of 0.312." in sure(replace(whole_study(), confirmed=(fallen,)))
+
+
+def test_the_page_says_so_if_the_best_of_the_search_did_not_win():
+    record = whole_study()
+    final = replace(record.final, trial="trial-0001")
+    page = sure(replace(record, confirmed=record.confirmed[::-1], final=final))
+    assert "saw trial-0001 at `val_macro_f1` 0.500, behind trial-0000; retrained over 1 seed its mean is 0.500" in page
+    assert "saw trial-0000 at `val_macro_f1` 0.612, as the best of 3 trials" in page
+    gone = sure(replace(record, confirmed=record.confirmed[1:], final=final))
+    assert "trial-0000, the best of the search with 0.612, has no confirmation." in gone
+
+
+def test_a_selection_gap_of_errors_is_counted_upwards():
+    """The search saw 0.2; two seeds had 0.3 each, which is worse."""
+    record = replace(whole_study(), objective=Objective("val_loss", "min"), trials=(PRUNED, COMPLETED), final=None)
+    curves = (replace(COMPLETED, epochs=COMPLETED.epochs[:1]),) * 2
+    confirmed = ConfirmRecord("trial-0002", PRUNED.start.params, PRUNED.start.config, curves)
+    assert "a selection gap of 0.100." in sure(replace(record, confirmed=(confirmed,)))
+
+
+def test_the_page_puts_the_gap_to_the_test_beside_its_interval():
+    assert (
+        "validation `macro_f1` is 0.650, its test 0.619 (95 % interval 0.500 to 0.700): test - validation is -0.031, "
+        "and the validation score lies inside the test's interval." in sure(whole_study())
+    )
+
+
+def test_tests_of_other_studies_on_the_same_split_are_named():
+    record = whole_study()
+    record = replace(record, final=replace(record.final, earlier_tests=("one", "two", "three", "four")))
+    for page in (readme(record, folder="results/x", pictures=[]), model_card(record)):
+        assert "test split had been opened 4 times before, by studies of the same runs folder (one, two, three" in page
+
+
+def test_looks_before_the_record_was_written_are_on_its_pages():
+    look = Look("2026-11-20T10:00:00+00:00", "test", "fmasearch test", "test", "cafe")
+    record = replace(whole_study(), looks=(look, look))
+    for page in (readme(record, folder="results/x", pictures=[]), model_card(record)):
+        assert "looked at 2 more times** with models of this study" in page
 
 
 def test_confirmation_counts_the_seeds_that_worked(page):

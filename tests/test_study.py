@@ -28,6 +28,9 @@ from fmasearch.study.actor import TrialActor
 from fmasearch.study.callback import TrackerCallback
 from fmasearch.study.run import search_start
 from fmasearch.study.runtime import _ENVIRONMENT
+from fmasearch.tasks import Classification
+from fmasearch.tasks.kept import read_kept
+from fmasearch.tasks.resampled import resampled_objective
 from fmasearch.tracking import CompositeTracker, JsonlTracker, MemoryTracker, default_uri, read_journal
 from fmasearch.tracking.mlflow_tracker import MlflowTracker
 from study_helpers import OBJECTIVE, curve, make_job, make_plan, plant_failures, steps, train_alone, write_tiny_file
@@ -321,6 +324,12 @@ def test_a_training_that_was_cut_off_goes_on_from_its_checkpoint(local_ray: None
     assert record.state is TrialState.COMPLETED
     assert curve(record.epochs) == train_alone(job.start.config, plan.data)
     assert curve(record.epochs[:3]) == curve(told[:3])
+    kept = read_kept(plan.folder.confirm_outputs / f"{record.name}.npz")
+    assert kept is not None  # and they are those of the best epoch, wherever that was trained
+    task = Classification(kept.class_names)
+    score = resampled_objective(task, kept.outputs_NK, kept.targets, kept.artist_ids_N, num_resamples=1, seed=0)
+    assert record.best is not None
+    assert score.value == pytest.approx(record.best.objective)
     assert not Path(job.checkpoint or "").exists()
 
 

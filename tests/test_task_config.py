@@ -60,6 +60,20 @@ NUMBERS = ["valence", "energy"]
             "task.multitask: mean: this word is taken by metrics; call the part something else",
         ),
         (
+            {"multitask": {"clip_mood": NUMBERS, "genre": "genre"}},  # clip_mood_r2 is the r2 of crops in part mood
+            "task.multitask: clip_mood: this word is taken by metrics; call the part something else",
+        ),
+        (
+            {"regression": ["valence", "clip"]},
+            "task: a numeric label may not be called clip: clip_spearman would read as another metric; make the feature "
+            "file with another name for it",
+        ),
+        (
+            {"multitask": {"genre": "genre", "mood": ["mean"]}},
+            "task: a numeric label may not be called mean: mean_spearman would read as another metric; make the feature "
+            "file with another name for it",
+        ),
+        (
             {"classification": "genre", "objective": "spearman"},
             "task.objective: expected one of macro_f1, accuracy, balanced_accuracy, got 'spearman'",
         ),

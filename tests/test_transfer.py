@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import copy
 import pickle
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from conftest import make_config, make_feature_file, spec_of
+from fmasearch.data import open_dataset
 from fmasearch.errors import ConfigError
+from fmasearch.model_file import SavedModel, save_model
 from fmasearch.models import ClipModel, build_model
 from fmasearch.models.clip_model import mlp_head
 from fmasearch.models.transfer import Mismatch, freeze, load_matching
+from fmasearch.trainer import Trainer
 
 # cnn_lstm of 2 channels on 3 bins: two blocks of convolution (weight, bias) and batch norm (weight, bias, mean,
 # variance, count), an LSTM of one layer (4 tensors), two linear layers (4 tensors): 7 + 7 + 4 + 4 tensors.
@@ -251,3 +256,61 @@ def test_freezing_nothing_by_a_large_number_is_an_error(policy: str) -> None:
 def test_an_unknown_policy_is_an_error(policy: str) -> None:
     with pytest.raises(ConfigError, match="expected none, backbone or all_but_last"):
         freeze(model_of(), policy)
+
+
+# --- onto another task -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def genre_model(tmp_path: Path) -> Path:
+    """A genre model of one epoch, in a file."""
+    dataset = open_dataset(spec_of(make_feature_file(tmp_path / "genres.h5")))
+    trainer = Trainer(make_config("cnn_bilstm"), dataset)
+    next(trainer.epochs())
+    saved = SavedModel(
+        config=trainer.config,
+        weights=trainer.judged.state_dict(),
+        class_names=dataset.class_names,
+        normalisers=dataset.normalisers,
+        input_dim=dataset.input_dim,
+        num_frames=trainer.num_frames,
+        feature_settings={},
+        data={},
+        versions={},
+    )
+    save_model(tmp_path / "genre.pt", saved)
+    return tmp_path / "genre.pt"
+
+
+@pytest.mark.parametrize(
+    ("task", "num_outputs"),
+    [
+        ({"regression": ["valence", "energy"]}, 2),
+        ({"multitask": {"kind": "genre", "mood": ["valence", "energy"]}}, 6),  # four classes and two numbers
+    ],
+    ids=["regression", "multitask"],
+)
+@pytest.mark.parametrize("ema_decay", [None, 0.5])
+def test_a_genre_model_goes_on_to_numbers_with_its_first_blocks_as_they_were(
+    genre_model: Path, tmp_path: Path, task: dict[str, Any], num_outputs: int, ema_decay: float | None
+) -> None:
+    path = make_feature_file(tmp_path / "moods.h5", targets=["energy"], seed=7)
+    dataset = open_dataset(spec_of(path, label="genre" if "multitask" in task else None, targets=["valence", "energy"]))
+    transfer = {"init_from": str(genre_model), "freeze": "all_but_last(2)"}
+    options: dict[str, Any] = {"seed": 1, "task": task, "trainer": {"max_epochs": 2, "ema_decay": ema_decay}}
+    trainer = Trainer(make_config("cnn_bilstm", **options, transfer=transfer), dataset)
+    fresh = weights_of(Trainer(make_config("cnn_bilstm", **options), dataset).model)
+    before, in_file = weights_of(trainer.model), torch.load(genre_model, weights_only=True)["weights"]
+    assert all(torch.equal(before[name], in_file[name]) for name in before if name.startswith("backbone."))
+    assert before["head.output.weight"].shape[0] == num_outputs
+    assert torch.equal(before["head.output.weight"], fresh["head.output.weight"])
+
+    assert [result.epoch for result in trainer.epochs()] == [1, 2]
+    first, second, third, rnn, head = trainer.model.blocks()
+    frozen = [*first.parameters(), *second.parameters()]
+    assert not any(parameter.requires_grad or parameter.grad is not None for parameter in frozen)
+    moved = {"backbone.convs.blocks.2", "backbone.rnn", "head.hidden", "head.output"}
+    assert changed(before, weights_of(trainer.model)) == moved  # statistics of batch norm are among the tensors
+    assert changed(before, weights_of(trainer.judged)) == moved
+    for block in (third, rnn, head):
+        assert all(parameter.grad is not None for parameter in block.parameters())

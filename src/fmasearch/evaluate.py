@@ -6,7 +6,7 @@ N tracks, C crops of a track, K outputs.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,16 +19,20 @@ from fmasearch.data import Dataset, DataSpec, Split, read_info
 from fmasearch.errors import DataError
 from fmasearch.features.matching import require_same
 from fmasearch.metrics import (
+    DrawnScores,
+    Floats,
     Integers,
-    bootstrap_intervals,
-    bootstrap_regression,
+    bootstrap,
+    class_draws,
     per_class,
     probability_scores,
     regression_scores,
     summary,
+    target_draws,
 )
+from fmasearch.metrics.resampling import group_rows
 from fmasearch.model_file import SavedModel
-from fmasearch.records import ClassScore, Interval, TestReport
+from fmasearch.records import ClassScore, TestReport
 from fmasearch.tasks import Classification, Multitask, Regression, Task, part_scores
 from fmasearch.trainer import WHOLE, predict_crops
 
@@ -63,16 +67,18 @@ def judge(
     targets = split.targets_N.cpu()
     artists_known = bool((split.artist_ids >= 0).all())
     groups = split.artist_ids if artists_known else np.arange(len(split))
-    judged = _judged(task, outputs_NK, targets, groups, num_resamples)
+    judged = _judged(task, outputs_NK, targets)
+    num_groups, group_of_N = group_rows(groups)
+    draws = _draws(task, outputs_NK, targets, num_groups, group_of_N)
     clips = {}
     if num_crops > 1:
-        of_clips = _judged(task, outputs_NCK.flatten(0, 1), targets.repeat_interleave(num_crops, 0), None, 0)
+        of_clips = _judged(task, outputs_NCK.flatten(0, 1), targets.repeat_interleave(num_crops, 0))
         clips = {f"clip_{name}": value for name, value in of_clips.metrics.items()}
     return TestReport(
         split=split.name,
         num_tracks=len(split),
         metrics={**judged.metrics, **clips},
-        intervals=judged.intervals,
+        intervals=bootstrap(draws, num_groups, num_resamples=num_resamples, seed=BOOTSTRAP_SEED),
         resampled_by="artist" if artists_known else "track",
         classes=judged.classes,
         confusion=judged.confusion,
@@ -88,7 +94,7 @@ def baseline_scores(task: Task, split: Split, *, majority_class: int | None) -> 
     outputs_K = torch.zeros(task.output_dim + task.num_learned_weights)  # standardised: a target's mean is 0
     if majority_class is not None:
         outputs_K[majority_class] = 1e3
-    scores = _judged(task, outputs_K.expand(len(split), -1), split.targets_N.cpu(), None, 0).metrics
+    scores = _judged(task, outputs_K.expand(len(split), -1), split.targets_N.cpu()).metrics
     known = ERRORS if majority_class is None else (*ERRORS, "accuracy")
     return {name: value for name, value in scores.items() if name.endswith(known) and "top_" not in name}
 
@@ -132,35 +138,30 @@ def require_classes(path: str, found: Sequence[str], expected: Sequence[str]) ->
 @dataclass(frozen=True)
 class _Judged:
     metrics: dict[str, float]
-    intervals: dict[str, Interval] = field(default_factory=dict)
     classes: tuple[ClassScore, ...] = ()
     confusion: tuple[tuple[int, ...], ...] = ()
 
 
-def _judged(task: Task, outputs: Tensor, targets: Tensor, groups: Integers | None, num_resamples: int) -> _Judged:
-    """Scores of outputs (N, K); without groups no intervals."""
+def _judged(task: Task, outputs: Tensor, targets: Tensor) -> _Judged:
+    """Scores of outputs (N, K)."""
     if isinstance(task, Classification):
-        return _judged_classes(task, outputs, targets, groups, num_resamples)
+        return _judged_classes(task, outputs, targets)
     if isinstance(task, Regression):
-        return _judged_targets(task, outputs, targets, groups, num_resamples)
+        return _Judged(regression_scores(*_numbers(task, outputs, targets)))
     assert isinstance(task, Multitask)
     metrics: dict[str, float] = {}
-    intervals: dict[str, Interval] = {}
     classes: tuple[ClassScore, ...] = ()
     confusion: tuple[tuple[int, ...], ...] = ()
     objectives = []
     for part in task.parts:
-        judged = _judged(part.task, part.outputs_of(outputs), part.targets_of(targets), groups, num_resamples)
+        judged = _judged(part.task, part.outputs_of(outputs), part.targets_of(targets))
         metrics |= part_scores(part, judged.metrics)
-        intervals |= part_scores(part, judged.intervals)
         classes, confusion = judged.classes or classes, judged.confusion or confusion
         objectives.append(judged.metrics[part.task.objective_metric])
-    return _Judged({"mean": sum(objectives) / len(objectives)} | metrics, intervals, classes, confusion)
+    return _Judged({"mean": sum(objectives) / len(objectives)} | metrics, classes, confusion)
 
 
-def _judged_classes(
-    task: Classification, outputs: Tensor, targets_N: Tensor, groups: Integers | None, num_resamples: int
-) -> _Judged:
+def _judged_classes(task: Classification, outputs: Tensor, targets_N: Tensor) -> _Judged:
     labelled = targets_N >= 0
     targets, predictions = targets_N.numpy(), outputs.argmax(1).numpy()
     num_classes = len(task.class_names)
@@ -168,35 +169,46 @@ def _judged_classes(
     np.add.at(confusion, (targets[labelled], predictions[labelled]), 1)
     log_loss = F.cross_entropy(outputs, targets_N, ignore_index=-1) if labelled.any() else torch.tensor(torch.nan)
     probabilities = probability_scores(targets, outputs.softmax(1).double().numpy())
-    intervals = {}
-    if groups is not None:
-        intervals = bootstrap_intervals(
-            targets,
-            predictions,
-            groups,
-            num_classes=num_classes,
-            num_resamples=num_resamples,
-            seed=BOOTSTRAP_SEED,
-        )
     return _Judged(
         metrics=summary(confusion) | {"log_loss": float(log_loss)} | probabilities,
-        intervals=intervals,
         classes=_class_rows(confusion, task.class_names),
         confusion=tuple(tuple(int(cell) for cell in row) for row in confusion),
     )
 
 
-def _judged_targets(
-    task: Regression, outputs: Tensor, targets_NR: Tensor, groups: Integers | None, num_resamples: int
-) -> _Judged:
-    values, targets = task.values(outputs).double().numpy(), targets_NR.double().numpy()
-    names = [target.name for target in task.targets]
-    intervals = {}
-    if groups is not None:
-        intervals = bootstrap_regression(
-            targets, values, groups, names, num_resamples=num_resamples, seed=BOOTSTRAP_SEED
-        )
-    return _Judged(metrics=regression_scores(targets, values, names), intervals=intervals)
+def _draws(task: Task, outputs: Tensor, targets: Tensor, num_groups: int, group_of_N: Integers) -> DrawnScores:
+    """What intervals are known of, by the names of the metrics.
+
+    One drawing serves all parts of a multitask, so that the mean of their objectives has an interval, too: drawn
+    each for itself, its ends would take the parts' errors for unrelated, and those are of the same tracks.
+    """
+    if isinstance(task, Classification):
+        predictions = outputs.argmax(1).numpy()
+        return class_draws(targets.numpy(), predictions, num_groups, group_of_N, num_classes=len(task.class_names))
+    if isinstance(task, Regression):
+        wanted, values, names = _numbers(task, outputs, targets)
+        return target_draws(wanted, values, group_of_N, names)
+    assert isinstance(task, Multitask)
+    draws = [
+        _draws(part.task, part.outputs_of(outputs), part.targets_of(targets), num_groups, group_of_N)
+        for part in task.parts
+    ]
+
+    def of_all(counts_DG: Floats) -> dict[str, Floats]:
+        scores: dict[str, Floats] = {}
+        objectives = []
+        for part, of_part in zip(task.parts, (draw(counts_DG) for draw in draws), strict=True):
+            scores |= part_scores(part, of_part)
+            objectives.append(of_part[part.task.objective_metric])
+        return {"mean": np.mean(objectives, axis=0)} | scores
+
+    return of_all
+
+
+def _numbers(task: Regression, outputs: Tensor, targets_NR: Tensor) -> tuple[Floats, Floats, list[str]]:
+    """Labels and predictions (N, R) in the labels' own units, and the targets' names."""
+    values = task.values(outputs).double().numpy()
+    return targets_NR.double().numpy(), values, [target.name for target in task.targets]
 
 
 def _class_rows(

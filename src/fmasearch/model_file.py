@@ -40,6 +40,8 @@ class SavedModel:
     """How the classes of a feature file become the model's; None if they are the same."""
     targets: tuple[TargetStats, ...] = ()
     """Numeric labels that it predicts, in the order of its outputs, with the statistics that undo their scale."""
+    study: str | None = None
+    """The study that chose, trained and tested it; None if no study did."""
 
     @property
     def task(self) -> Task:
@@ -90,6 +92,7 @@ def save_model(path: str | Path, model: SavedModel) -> None:
                 "num_frames": model.num_frames,
                 "feature_settings": {name: dict(values) for name, values in model.feature_settings.items()},
                 "data": dict(model.data),
+                "study": model.study,
                 # torch.__version__ is more than a str, and such a file would never load again
                 "versions": {"fmasearch": __version__, **{name: str(v) for name, v in model.versions.items()}},
             },
@@ -128,6 +131,7 @@ def load_model(path: str | Path) -> SavedModel:
         versions=values["versions"],
         genres=None if genres is None else GenreMap.from_json(genres),
         targets=tuple(TargetStats(**target) for target in values.get("label_stats", ())),
+        study=values.get("study"),
     )
 
 

@@ -118,6 +118,16 @@ class Trainer:
         while not self.finished:
             yield self._run_epoch()
 
+    def best_outputs(self) -> Tensor | None:
+        """Outputs for the validation tracks as in the best epoch, (N, K) float32 on the CPU; None if none was best.
+
+        For when training is over: the judged model keeps that epoch's weights.
+        """
+        if not self.best_weights or self.dataset.val is None:
+            return None
+        self.judged.load_state_dict(self.best_weights)
+        return predict(self.judged, self.dataset.val, self.task, self.config.crop, autocast=self._autocast)
+
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next epoch depends on, every random generator included; plain values and tensors."""
         return {
@@ -283,9 +293,11 @@ def evaluate(
 
 
 @torch.inference_mode()
-def predict(model: nn.Module, split: Split, task: Task, crop: CropConfig = WHOLE) -> Tensor:
-    """Outputs for every track of the split in file order, (N, K) float32 on the CPU, computed in fp32."""
-    return torch.cat([outputs_BK for outputs_BK, _ in _track_outputs(model, split, task, crop, nullcontext)]).cpu()
+def predict(
+    model: nn.Module, split: Split, task: Task, crop: CropConfig = WHOLE, *, autocast: Autocast = nullcontext
+) -> Tensor:
+    """Outputs for every track of the split in file order, (N, K) float32 on the CPU, computed in fp32 by default."""
+    return torch.cat([outputs_BK for outputs_BK, _ in _track_outputs(model, split, task, crop, autocast)]).cpu()
 
 
 @torch.inference_mode()

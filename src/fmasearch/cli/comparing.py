@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from fmasearch.cli.json_text import json_text
+from fmasearch.cli.looks import note_look
 from fmasearch.comparing import Comparison, compare_models
 from fmasearch.data.feature_file import SplitName
 from fmasearch.metrics import McNemar
@@ -19,7 +20,9 @@ from fmasearch.model_file import load_model
 
 def compare(first: Path, second: Path, data: Path, split: SplitName, *, as_json: bool) -> None:
     """Print how A and B differ, with intervals, and what follows from it."""
-    comparison = compare_models(load_model(first), load_model(second), data, split)
+    models = {file: load_model(file) for file in (first, second)}
+    comparison = compare_models(models[first], models[second], data, split)
+    note_look("compare", models, data, split)
     if as_json:
         typer.echo(json_text({"a": str(first), "b": str(second), **comparison.to_json()}), nl=False)
     else:

@@ -16,9 +16,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from fmasearch.cli.embedding_colours import colourings_of
 from fmasearch.cli.health import prepared_device
+from fmasearch.cli.looks import note_look
 from fmasearch.config import did_you_mean
-from fmasearch.data import DataSpec, open_split, read_all_columns, read_info
+from fmasearch.data import DataSpec, open_split, read_info
 from fmasearch.data.feature_file import SplitName
 from fmasearch.embedding import Embedding, Outputs, embed_split, joined
 from fmasearch.errors import UserError
@@ -26,27 +28,11 @@ from fmasearch.evaluate import judged_spec
 from fmasearch.files import replacing
 from fmasearch.model_file import SavedModel, load_model
 from fmasearch.models import ClipModel
-from fmasearch.projections import (
-    METHODS,
-    ProjectionQuality,
-    available_methods,
-    chance,
-    judge_projection,
-    project,
-    require_methods,
-    require_vectors,
-)
+from fmasearch.projection_quality import ProjectionQuality, chance, judge_projection
+from fmasearch.projections import METHODS, available_methods, project, require_methods, require_vectors
 from fmasearch.report.embedding_page import write_page
 from fmasearch.report.embedding_picture import save_picture
-from fmasearch.report.embedding_view import (
-    QUALITY_TITLES,
-    RIGHT_OR_WRONG,
-    Categories,
-    Colouring,
-    EmbeddingView,
-    Numbers,
-    Projection,
-)
+from fmasearch.report.embedding_view import Categories, Colouring, EmbeddingView, Numbers, Projection
 
 ALL_SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
 
@@ -73,24 +59,27 @@ def embed(
     saved = load_model(model_file)
     spec = judged_spec(saved, data)
     embedding = _embedding(saved, spec, options.split, prepared_device(device, threads))
+    note_look("embed", {model_file: saved}, Path(spec.path), options.split)
     require_vectors(embedding.vectors_NE, max(dimensions))
     shown = embedding.taken(_drawn(len(embedding), options.max_tracks, options.seed))
-    colourings = _colourings(shown, spec)
+    colourings = colourings_of(shown, spec)
     colour = _colour(options.color, colourings, shown)
     folder = out or model_file.with_name(f"{model_file.stem}-embedding")
     embedding.save(folder / "embeddings.npz")
     judged = _judged(colour, colourings, shown)
     projections = _projections(shown, judged, methods, dimensions, options.seed, console)
+    codes_N, targets = _codes(shown, judged), tuple(judged.targets)
     view = EmbeddingView(
         title=f"How {model_file.name} hears {spec.name}",
         facts=_facts(saved, shown),
         track_ids=shown.track_ids,
         colourings=colourings,
         colour=colour,
-        judged_by=None if judged is None else judged.title,
+        judged_by=None if judged.classes is None else judged.classes.title,
+        judged_targets=targets,
         projections=projections,
         vectors_quality=_quality(shown, shown.vectors_NE, judged, options.seed).to_json(),
-        chance_quality=chance(_codes(shown, judged)).to_json(),
+        chance_quality=chance(codes_N, targets).to_json(),
         num_dimensions=shown.vectors_NE.shape[1],
         notes=_notes(embedding, shown),
     )
@@ -143,64 +132,6 @@ def _drawn(num_tracks: int, most: int, seed: int) -> NDArray[np.int64]:
     return np.sort(np.random.default_rng(seed).choice(num_tracks, most, replace=False))
 
 
-def _colourings(shown: Embedding, spec: DataSpec) -> dict[str, Colouring]:
-    """What is known of the tracks: by the model first, then by the file's other labels."""
-    found: dict[str, Colouring] = {}
-    if spec.label is not None:
-        found["class"] = Categories(spec.label, shown.class_names, shown.classes_N)
-        found["predicted"] = Categories(f"predicted {spec.label}", shown.class_names, shown.predicted_classes_N)
-    for place, name in enumerate(shown.target_names):
-        found[name] = Numbers(name, shown.targets_NR[:, place].astype(np.float64))
-        predicted_N = shown.predicted_targets_NR[:, place].astype(np.float64)
-        found[f"predicted_{name}"] = Numbers(f"predicted {name}", predicted_N)
-    found |= _errors(shown)
-    found["split"] = _categories("split", shown.splits)
-    artists = ["unknown" if artist < 0 else str(artist) for artist in shown.artist_ids_N]
-    found["artist"] = _categories("artist", artists)
-    return found | {key: each for key, each in _other_labels(shown, spec).items() if key not in found}
-
-
-def _errors(shown: Embedding) -> dict[str, Colouring]:
-    """Right or wrong where there are classes; where there are values, the absolute error, mean over targets."""
-    found: dict[str, Colouring] = {}
-    if shown.class_names:
-        wrong_N = (shown.predicted_classes_N != shown.classes_N).astype(np.int64)
-        codes_N = np.where(shown.classes_N < 0, -1, wrong_N)
-        found["error"] = Categories("error", ("right", "wrong"), codes_N, own_looks=RIGHT_OR_WRONG)
-    if shown.target_names:
-        errors_NR = np.abs(shown.predicted_targets_NR - shown.targets_NR).astype(np.float64)
-        known_NR = np.isfinite(errors_NR)
-        total_N, count_N = np.where(known_NR, errors_NR, 0).sum(axis=1), known_NR.sum(axis=1)
-        mean_N = np.where(count_N > 0, total_N / np.maximum(count_N, 1), np.nan)
-        key = "absolute_error" if "error" in found else "error"
-        found[key] = Numbers("absolute error", mean_N)
-    return found
-
-
-def _other_labels(shown: Embedding, spec: DataSpec) -> dict[str, Colouring]:
-    """Label sets of the file that the model knows nothing of."""
-    columns = read_all_columns(spec.path)
-    row_of = {track_id: row for row, track_id in enumerate(columns.track_ids)}
-    rows = np.array([row_of[track_id] for track_id in shown.track_ids])
-    own = {spec.label if shown.class_names else "", *shown.target_names}
-    classes: dict[str, Colouring] = {
-        name: Categories(name, tuple(names), np.asarray(codes)[rows].astype(np.int64))
-        for name, (names, codes) in columns.classes.items()
-        if name not in own
-    }
-    return classes | {
-        name: Numbers(name, np.asarray(values)[rows].astype(np.float64))
-        for name, values in columns.targets.items()
-        if name not in own
-    }
-
-
-def _categories(title: str, words: Sequence[str]) -> Categories:
-    names = tuple(dict.fromkeys(words))
-    code_of = {name: code for code, name in enumerate(names)}
-    return Categories(title, names, np.array([code_of[word] for word in words], np.int64))
-
-
 def _colour(asked: str | None, colourings: Mapping[str, Colouring], shown: Embedding) -> str:
     """The colouring to begin with: classes where there are any, else the first target."""
     if asked is None:
@@ -210,27 +141,38 @@ def _colour(asked: str | None, colourings: Mapping[str, Colouring], shown: Embed
     return asked
 
 
-def _judged(colour: str, colourings: Mapping[str, Colouring], shown: Embedding) -> Categories | None:
-    """The classes that the numbers are about: those of the colour, if it is a label set, else the model's own."""
-    of_the_model = ("predicted", "error", "split", "artist")
-    for key in (colour, "class"):
-        colouring = colourings.get(key)
-        if isinstance(colouring, Categories) and key not in of_the_model:
-            return colouring
-    return None
+@dataclass(frozen=True)
+class _Judged:
+    """What the numbers are about."""
+
+    classes: Categories | None
+    targets: dict[str, NDArray[np.float64]]
 
 
-def _codes(shown: Embedding, judged: Categories | None) -> NDArray[np.int64]:
-    return np.full(len(shown), -1) if judged is None else judged.codes_N
+def _judged(colour: str, colourings: Mapping[str, Colouring], shown: Embedding) -> _Judged:
+    """The colour's classes, if it is a label set, else the model's; the model's targets, and the colour's numbers."""
+    predicted = [f"predicted_{name}" for name in shown.target_names]
+    no_labels = {"predicted", "error", "absolute_error", "split", "artist", *predicted}
+    keys = dict.fromkeys((colour, "class", *shown.target_names))
+    labels = [(key, colourings[key]) for key in keys if key in colourings and key not in no_labels]
+    return _Judged(
+        classes=next((each for _, each in labels if isinstance(each, Categories)), None),
+        targets={key: each.values_N for key, each in labels if isinstance(each, Numbers)},
+    )
 
 
-def _quality(shown: Embedding, points_ND: NDArray[Any], judged: Categories | None, seed: int) -> ProjectionQuality:
-    return judge_projection(shown.vectors_NE, points_ND, _codes(shown, judged), shown.artist_ids_N, seed)
+def _codes(shown: Embedding, judged: _Judged) -> NDArray[np.int64]:
+    return np.full(len(shown), -1) if judged.classes is None else judged.classes.codes_N
+
+
+def _quality(shown: Embedding, points_ND: NDArray[Any], judged: _Judged, seed: int) -> ProjectionQuality:
+    codes_N = _codes(shown, judged)
+    return judge_projection(shown.vectors_NE, points_ND, codes_N, shown.artist_ids_N, seed, judged.targets)
 
 
 def _projections(
     shown: Embedding,
-    judged: Categories | None,
+    judged: _Judged,
     methods: Sequence[str],
     dimensions: Sequence[int],
     seed: int,
@@ -280,16 +222,28 @@ def _write(view: EmbeddingView, folder: Path) -> list[str]:
         for name, quality in view.quality_rows()
     ]
     with replacing(folder / "quality.json") as temporary:
-        temporary.write_text(json.dumps({"classes": view.judged_by, "rows": rows}, indent=1) + "\n", encoding="utf-8")
+        about = {"classes": view.judged_by, "targets": list(view.judged_targets)}
+        temporary.write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n", encoding="utf-8")
     return ["embedding.html", *(f"{each.method}.png" for each in flat), "quality.json", "embeddings.npz"]
 
 
 def _print(console: Console, view: EmbeddingView, folder: Path, written: Sequence[str]) -> None:
-    table = Table(box=None)
-    for heading in ("projection", *QUALITY_TITLES.values()):
-        table.add_column(heading, justify="left" if heading == "projection" else "right")
-    for name, quality in view.quality_rows():
-        numbers = ("–" if math.isnan(quality[key]) else f"{quality[key]:.3f}" for key in QUALITY_TITLES)
-        table.add_row(name, *numbers)
-    console.print(table)
+    """Numbers on classes apart from those on targets, of which two are as wide as a terminal."""
+    groups = view.quality_groups()
+    num_others = len(groups) - len(view.judged_targets)
+    targets = groups[num_others:]
+    for about in [groups[:num_others], *(targets[start : start + 2] for start in range(0, len(targets), 2))]:
+        console.print(_table(view, about))
     console.print(f"written to {escape(str(folder))}: {', '.join(written)}", highlight=False, soft_wrap=True)
+
+
+def _table(view: EmbeddingView, groups: Sequence[tuple[str, Mapping[str, str]]]) -> Table:
+    titles = {key: (name, title) for name, of_group in groups for key, title in of_group.items()}
+    table = Table(box=None)
+    table.add_column("projection", no_wrap=True)
+    for name, title in titles.values():
+        table.add_column(escape(f"{name}\n{title}" if name in view.judged_targets else title), justify="right")
+    for row, quality in view.quality_rows():
+        numbers = ("–" if math.isnan(quality[key]) else f"{quality[key]:.3f}".replace("-", "−") for key in titles)
+        table.add_row(row, *numbers)
+    return table

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,12 +18,14 @@ from fmasearch.cli import environment
 from fmasearch.cli.data_facts import origin_facts
 from fmasearch.cli.genres import genre_facts
 from fmasearch.cli.live import LiveView, rung_epochs
+from fmasearch.cli.looks import earlier_tests, read_looks, remember_record
 from fmasearch.data import read_info
-from fmasearch.finalize import confirm_starts, confirmed, final_training, train_final
+from fmasearch.finalize import confirm_starts, confirmed, final_training, leads, train_final
 from fmasearch.ray_session import cluster_nodes
 from fmasearch.records import ConfirmRecord, EpochResult, FinalRecord, Objective, StudyRecord
 from fmasearch.report import MODEL_CARD, write_results
-from fmasearch.searcher import num_trials
+from fmasearch.report.sureness import earlier_tests_sentence, lead_sentence
+from fmasearch.searcher import num_trials, warm_start_notes
 from fmasearch.study import (
     Runtime,
     SearchResult,
@@ -32,6 +36,7 @@ from fmasearch.study import (
     run_search,
     study_runtime,
 )
+from fmasearch.study.earlier import load_earlier
 from fmasearch.study.stopping import stop_requested
 from fmasearch.tasks import study_objective
 from fmasearch.tracking import CompositeTracker, JsonlTracker, read_journal, replay
@@ -58,12 +63,17 @@ def run(plan: StudyPlan, results: Path, tracking_uri: str, console: Console, *, 
                 raise _nothing_found(searched)
             confirmation = _confirm(plan, searched, objective, runtime, console)
             mlflow.log_confirmation(confirmation)
+            ahead = leads(confirmation, plan.folder.confirm_outputs)
+            for lead in ahead[:1]:
+                console.print(lead_sentence(lead, objective.metric), highlight=False, soft_wrap=True)
             final = _final(plan, confirmation[0], console, facts, runtime) if runtime.on_cluster else None
         # Ray on this machine has ended by now: the final training has all of its memory.
         final = final or _final(plan, confirmation[0], console, facts, runtime)
         record = _record(plan, objective, searched, confirmation, final, facts)
+        record = replace(record, leads=ahead, looks=read_looks(plan.folder.root))
         folder = results / plan.name
-        write_results(record, folder)
+        write_results(record, folder, replace=bool(plan.folder.earlier_finals))
+        remember_record(plan.folder.root, folder)
         shutil.copyfile(folder / MODEL_CARD, plan.folder.model_file.with_name(MODEL_CARD))
         mlflow.log_final(final, [folder, plan.folder.model_file])
         mlflow.describe((folder / "README.md").read_text(encoding="utf-8"))
@@ -94,6 +104,9 @@ def _search(
     replay(read_journal(plan.folder.journal), mlflow)  # what it missed when the driver was killed
     with view.showing():
         result = run_search(plan, objective, runtime, CompositeTracker([journal, mlflow, view]))
+    if result.ended_early and result.ended_early not in read_journal(plan.folder.journal).notes:
+        journal.note(result.ended_early)
+        console.print(f"the search ended early: {result.ended_early}", highlight=False, soft_wrap=True, markup=False)
     journal.close("interrupted" if result.interrupted else "finished")
     if result.interrupted:
         raise Interrupted
@@ -133,6 +146,9 @@ def _final(
     plan: StudyPlan, winner: ConfirmRecord, console: Console, facts: dict[str, str], runtime: Runtime
 ) -> FinalRecord:
     """Retrain and test the winner: here, or where the cluster has room, since its head has no GPU perhaps."""
+    if (kept := _kept_final(plan, winner)) is not None:
+        console.print(f"{winner.trial} won before, too: its test stands", highlight=False, soft_wrap=True)
+        return kept
     console.print(
         f"retrain {winner.trial} (confirmed {winner.mean:.4f} ± {winner.std:.4f} over {len(winner.objectives)} seeds), "
         f"then test it once",
@@ -158,7 +174,20 @@ def _final(
             versions=facts,
             on_epoch=show,
             run=partial(run_elsewhere, final_training, runtime) if runtime.on_cluster else None,
+            study=plan.name,
+            earlier_tests=earlier_tests(plan.folder.root.parent, plan.name, plan.data.sha256),
         )
+
+
+def _kept_final(plan: StudyPlan, winner: ConfirmRecord) -> FinalRecord | None:
+    """The test of before the study was extended, if the same trial wins again: the test split stays closed."""
+    if plan.folder.final_file.exists() or not (earlier := plan.folder.earlier_finals):
+        return None
+    last = FinalRecord.from_json(json.loads(earlier[-1].read_text(encoding="utf-8")))
+    if last.trial != winner.trial:
+        return None
+    earlier[-1].rename(plan.folder.final_file)
+    return last
 
 
 def _mlflow(plan: StudyPlan, uri: str, objective: Objective, facts: dict[str, str], *, resumed: bool) -> MlflowTracker:
@@ -214,6 +243,10 @@ def _record(
         final=final,
         search_seconds=searched.seconds,
         tags=plan.hashes,
+        notes=(
+            *warm_start_notes(plan.space, load_earlier(plan.folder)),
+            *read_journal(plan.folder.journal).notes,
+        ),
     )
 
 
@@ -225,7 +258,8 @@ def _nothing_found(searched: SearchResult) -> Exception:
     from fmasearch.errors import StudyError
 
     reasons = sorted({trial.error or str(trial.state) for trial in searched.trials})
-    return StudyError(f"search: no trial finished an epoch: {'; '.join(reasons[:3])}")
+    early = f"; {searched.ended_early}" if searched.ended_early else ""
+    return StudyError(f"search: no trial finished an epoch: {'; '.join(reasons[:3])}{early}")
 
 
 def _print_outcome(console: Console, record: StudyRecord) -> None:
@@ -245,6 +279,8 @@ def _print_outcome(console: Console, record: StudyRecord) -> None:
         highlight=False,
         soft_wrap=True,
     )
+    if sentence := earlier_tests_sentence(record.final):
+        console.print(sentence, highlight=False, soft_wrap=True, markup=False)
 
 
 def _minutes(seconds: float) -> str:

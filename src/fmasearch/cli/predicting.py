@@ -15,6 +15,7 @@ from rich.table import Table
 
 from fmasearch.cli.health import prepared_device
 from fmasearch.cli.json_text import json_text
+from fmasearch.cli.looks import note_look
 from fmasearch.errors import DataError, UserError
 from fmasearch.files import replacing
 from fmasearch.model_file import SavedModel, load_model
@@ -50,6 +51,8 @@ def predict(
                 predictions.append(found)
             else:
                 unusable.append(found)
+    for file in inputs.feature_files:
+        note_look("predict", {model_file: saved}, file, split)
     if predictions:
         _give(kind, out, saved, str(model_file), predictions, unusable, top)
     _list_unusable(messages, unusable)

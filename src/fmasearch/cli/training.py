@@ -14,6 +14,7 @@ from fmasearch.cli import environment
 from fmasearch.cli.genres import print_genres
 from fmasearch.cli.health import memorise, prepared_device, spec_of
 from fmasearch.cli.json_text import json_text
+from fmasearch.cli.looks import note_look
 from fmasearch.cli.overrides import override
 from fmasearch.cli.starting import check_config, print_start, start_config
 from fmasearch.cli.test_folder import require_new_folder, write_report
@@ -99,6 +100,7 @@ def test(model_file: Path, data: Path, split: str, *, as_json: bool, out: Path |
     baseline = baseline_scores(task, judged, majority_class=majority)
     model = saved.build()
     report = judge(model, judged, task, baseline=baseline, crop=config.crop)
+    note_look("test", {model_file: saved}, Path(spec.path), split)
     if out is not None:
         write_report(report, out, read_outputs(task, predict(model, judged, task, config.crop)), judged, task)
     if as_json:

@@ -8,7 +8,14 @@ from fmasearch.metrics.classification import (
     per_class,
     summary,
 )
-from fmasearch.metrics.intervals import bootstrap_intervals, bootstrap_regression
+from fmasearch.metrics.intervals import (
+    DrawnScores,
+    bootstrap,
+    bootstrap_intervals,
+    bootstrap_regression,
+    class_draws,
+    target_draws,
+)
 from fmasearch.metrics.paired import (
     McNemar,
     PairedDifference,
@@ -36,6 +43,7 @@ __all__ = [
     "REGRESSION_SCORES",
     "ClassificationMetrics",
     "Counts",
+    "DrawnScores",
     "Floats",
     "Integers",
     "McNemar",
@@ -44,9 +52,11 @@ __all__ = [
     "PerClass",
     "RegressionMetrics",
     "ReliabilityBin",
+    "bootstrap",
     "bootstrap_intervals",
     "bootstrap_regression",
     "brier",
+    "class_draws",
     "ece",
     "mcnemar",
     "paired_bootstrap",
@@ -60,5 +70,6 @@ __all__ = [
     "roc_auc_per_class",
     "softmax",
     "summary",
+    "target_draws",
     "top_k_accuracy",
 ]

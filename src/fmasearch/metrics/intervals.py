@@ -5,15 +5,40 @@ Axes: N tracks, G groups, D draws, K classes, R targets.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import numpy as np
 
 from fmasearch.metrics.arrays import Floats, Integers
 from fmasearch.metrics.classification import scores_of_counts
-from fmasearch.metrics.regression import regression_scores, scores_of_draws
+from fmasearch.metrics.regression import scores_of_draws
 from fmasearch.metrics.resampling import drawn_counts, group_rows, percentiles
 from fmasearch.records import Interval
+
+DrawnScores: TypeAlias = Callable[[Floats], dict[str, Floats]]
+"""Scores of draws of groups, each (D,), from how often each group was drawn, (D, G)."""
+
+
+def bootstrap(
+    scores: DrawnScores, num_groups: int, *, num_resamples: int = 2000, seed: int, confidence: float = 0.95
+) -> dict[str, Interval]:
+    """Percentile intervals of scores by cluster bootstrap (Field & Welsh, 2007).
+
+    All scores are of the same draws: so a mean of some of them has an interval, too. A draw that leaves a score
+    undefined (NaN) takes no part in its interval.
+
+    Args:
+        scores: from `class_draws` or `target_draws`, or made of several of them; of what it leaves undefined on all
+            groups the interval is NaN.
+        num_groups: G, of `group_rows`.
+        num_resamples: how often the groups are drawn.
+        seed: of the drawing; equal seeds give equal intervals.
+        confidence: share of resamples inside the interval, in (0, 1).
+    """
+    draws = [scores(counts_DG) for counts_DG in drawn_counts(num_groups, num_resamples, seed)]
+    values = scores(np.ones((1, num_groups)))
+    return {name: _interval(float(value[0]), name, draws, confidence) for name, value in values.items()}
 
 
 def bootstrap_intervals(
@@ -43,10 +68,8 @@ def bootstrap_intervals(
     """
     labelled = targets >= 0
     num_groups, group_of_N = group_rows(groups[labelled])
-    sums_G3K = sums_by_group(targets[labelled], predictions[labelled], num_groups, group_of_N, num_classes)
-    draws = [scores_of_sums(sums_G3K, counts_DG) for counts_DG in drawn_counts(num_groups, num_resamples, seed)]
-    values = scores_of_counts(*sums_G3K.sum(0))
-    return {name: _interval(float(value), name, draws, confidence) for name, value in values.items()}
+    scores = class_draws(targets[labelled], predictions[labelled], num_groups, group_of_N, num_classes=num_classes)
+    return bootstrap(scores, num_groups, num_resamples=num_resamples, seed=seed, confidence=confidence)
 
 
 def bootstrap_regression(
@@ -77,12 +100,28 @@ def bootstrap_regression(
     labelled_N = ~np.isnan(targets_NR).all(1)
     targets, values = targets_NR[labelled_N], values_NR[labelled_N]
     num_groups, group_of_N = group_rows(groups_N[labelled_N])
-    draws = [
-        scores_of_draws(counts_DG[:, group_of_N], targets, values, names)
-        for counts_DG in drawn_counts(num_groups, num_resamples, seed)
-    ]
-    scores = regression_scores(targets, values, names)
-    return {name: _interval(value, name, draws, confidence) for name, value in scores.items()}
+    scores = target_draws(targets, values, group_of_N, names)
+    return bootstrap(scores, num_groups, num_resamples=num_resamples, seed=seed, confidence=confidence)
+
+
+def class_draws(
+    targets_N: Integers, predictions_N: Integers, num_groups: int, group_of_N: Integers, *, num_classes: int
+) -> DrawnScores:
+    """`summary`'s scores for `bootstrap`; tracks whose target is -1 contribute nothing.
+
+    Args:
+        num_groups: G, with `group_of_N` from `group_rows`; groups without a labelled track may be among them.
+    """
+    labelled = targets_N >= 0
+    sums_G3K = sums_by_group(
+        targets_N[labelled], predictions_N[labelled], num_groups, group_of_N[labelled], num_classes
+    )
+    return lambda counts_DG: scores_of_sums(sums_G3K, counts_DG)
+
+
+def target_draws(targets_NR: Floats, values_NR: Floats, group_of_N: Integers, names: Sequence[str]) -> DrawnScores:
+    """`regression_scores` for `bootstrap`; labels of NaN contribute nothing."""
+    return lambda counts_DG: scores_of_draws(counts_DG[:, group_of_N], targets_NR, values_NR, names)
 
 
 def sums_by_group(

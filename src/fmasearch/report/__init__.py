@@ -36,20 +36,25 @@ def results_folder(root: Path, date: datetime.date, space: str, search: str) -> 
     return folder
 
 
-def write_results(record: StudyRecord, folder: Path) -> list[Path]:
+def write_results(record: StudyRecord, folder: Path, *, replace: bool = False) -> list[Path]:
     """Write everything about a study into the new folder `folder`, which appears complete or not at all.
 
     A record of a search without confirmation or final test gives the files that it can.
 
+    Args:
+        replace: put the folder in the place of an earlier one: the study was extended since.
+
     Raises:
-        StudyError: if the folder is there already.
+        StudyError: if the folder is there already, and is not to be replaced.
     """
-    if folder.exists():
+    if folder.exists() and not replace:
         raise StudyError(f"{folder}: already exists; results are written once, choose another folder")
     unfinished = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     unfinished.mkdir(parents=True)
     try:
         names = [path.relative_to(unfinished) for path in _write_all(record, unfinished, folder)]
+        if folder.exists():
+            shutil.rmtree(folder)
         unfinished.rename(folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -117,9 +118,17 @@ def _literal(text: str) -> str:
 
 def _words(view: EmbeddingView, projection: Projection) -> str:
     """The numbers, and what they are about."""
-    quality = projection.quality
-    words = f"trustworthiness {quality['trustworthiness']:.2f}"
-    if view.judged_by is None or math.isnan(quality["purity"]):
-        return words
-    judged = f"{_literal(view.judged_by)}: k-NN purity {quality['purity']:.2f}, linear probe {quality['probe']:.2f}"
-    return f"{judged} · {words}"
+    quality, words = projection.quality, []
+    if view.judged_by is not None and isinstance(view.colourings[view.colour], Categories):
+        numbers = {"k-NN purity": quality["purity"], "linear probe": quality["probe"]}
+        words = [_about(view.judged_by, numbers)] * (not math.isnan(quality["purity"]))
+    elif isinstance(view.colourings[view.colour], Numbers):
+        for target in view.judged_targets:
+            numbers = {"k-NN R²": quality[f"{target}_knn_r2"], "linear probe R²": quality[f"{target}_probe_r2"]}
+            words += [_about(target, numbers)] * (not math.isnan(quality[f"{target}_knn_r2"]))
+    return " · ".join([*words, f"trustworthiness {quality['trustworthiness']:.2f}"])
+
+
+def _about(name: str, numbers: Mapping[str, float]) -> str:
+    told = [f"{title} {'−' if value < 0 else ''}{abs(value):.2f}" for title, value in numbers.items()]
+    return f"{_literal(name)}: {', '.join(told)}"

@@ -26,12 +26,10 @@ METHOD_TITLES = {
     "mds": "MDS",
     "isomap": "Isomap",
 }
-QUALITY_TITLES = {
-    "silhouette": "silhouette",
-    "purity": "k-NN purity",
-    "trustworthiness": "trustworthiness",
-    "probe": "linear probe",
-}
+TRUST_TITLES = {"trustworthiness": "trustworthiness"}
+CLASS_TITLES = {"silhouette": "silhouette", "purity": "k-NN purity", "probe": "linear probe"}
+TARGET_TITLES = {"knn_r2": "k-NN R²", "knn_spearman": "k-NN Spearman", "probe_r2": "linear probe R²"}
+"""How `ProjectionQuality.to_json` calls its numbers, and what people read above them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +114,17 @@ class EmbeddingView:
     """Of the vectors."""
     notes: tuple[str, ...] = ()
     """What a reader must know of these tracks."""
+    judged_targets: tuple[str, ...] = ()
+    """Numeric labels that the numbers are about, too."""
+
+    def quality_groups(self) -> list[tuple[str, dict[str, str]]]:
+        """What the numbers are about, and the titles of the numbers by their keys in a row of `quality_rows`."""
+        classes = [] if self.judged_by is None else [(self.judged_by, CLASS_TITLES)]
+        targets = [
+            (target, {f"{target}_{key}": title for key, title in TARGET_TITLES.items()})
+            for target in self.judged_targets
+        ]
+        return [("neighbourhoods", TRUST_TITLES), *classes, *targets]
 
     def quality_rows(self) -> list[tuple[str, Mapping[str, float]]]:
         """The vectors first, then each projection, then chance."""

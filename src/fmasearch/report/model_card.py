@@ -12,6 +12,8 @@ from typing import Any
 
 from fmasearch.records import FinalRecord, StudyRecord, TestReport
 from fmasearch.report.judged import tested_sentence
+from fmasearch.report.looks import with_looks
+from fmasearch.report.sureness import earlier_tests_sentence, lead_sentence
 from fmasearch.report.text import count, duration, score, table
 
 FEW_TRACKS = 30  # of a class in the test split: its row is an anecdote
@@ -35,7 +37,7 @@ def model_card(record: StudyRecord) -> str:
         _ethics(record),
         _caveats(record, final),
     ]
-    return "\n\n".join(section for section in sections if section) + "\n"
+    return with_looks("\n\n".join(section for section in sections if section) + "\n", record.looks)
 
 
 def _details(record: StudyRecord, final: FinalRecord) -> str:
@@ -129,8 +131,12 @@ def _metrics(record: StudyRecord, test: TestReport) -> str:
 def _evaluation_data(record: StudyRecord, test: TestReport) -> str:
     return (
         f"## Evaluation Data\n\n{count(test.num_tracks, 'track')} of the {test.split} split of the same file as the "
-        f"training, opened once, after every choice was made."
+        f"training, opened once by the study, after every choice was made. {_other_studies(record)}".rstrip()
     )
+
+
+def _other_studies(record: StudyRecord) -> str:
+    return earlier_tests_sentence(record.final) if record.final else ""
 
 
 def _training_data(record: StudyRecord, final: FinalRecord) -> str:
@@ -195,6 +201,8 @@ def _caveats(record: StudyRecord, final: FinalRecord) -> str:
         "The intervals cover which tracks were drawn for the test; not the seed of the training, the luck of the "
         "search, or the choice of this corpus.",
     ]
+    if record.leads:
+        lines.append(lead_sentence(record.leads[0], record.objective.metric))
     never = [each.name for each in test.classes if each.predicted == 0]
     weak = [each.name for each in test.classes if each.predicted and each.f1 < WEAK_F1]
     few = [f"{each.name} ({each.support:,})" for each in test.classes if each.support < FEW_TRACKS]

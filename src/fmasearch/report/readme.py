@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fmasearch.records import StudyRecord, TrialRecord, TrialState
+from fmasearch.records import StudyRecord, TrialRecord, TrialState, pareto_front
 from fmasearch.report.findings import best_config, epochs_spared, space_of, varied
 from fmasearch.report.judged import confirmation_section, tested_section, tested_sentence
+from fmasearch.report.looks import with_looks
+from fmasearch.report.sureness import sureness_section
 from fmasearch.report.text import count, distribution, duration, flat, picture, score, table, value
 
 TOP = 10
@@ -28,17 +30,20 @@ def readme(record: StudyRecord, *, folder: str, pictures: Sequence[str]) -> str:
         _headline(record),
         picture("learning_curves", f"{record.objective.metric} of every trial by epoch", pictures),
         tested_section(record.final, record, pictures) if record.final else "",
+        sureness_section(record),
         confirmation_section(record) if record.confirmed else "",
         _trials(record, pictures),
+        _front(record) if len(record.objectives) > 1 else "",
         _searched(record),
         _cost(record),
         _reproduce(record, folder),
     ]
-    return "\n\n".join(section for section in sections if section) + "\n"
+    return with_looks("\n\n".join(section for section in sections if section) + "\n", record.looks)
 
 
 def _headline(record: StudyRecord) -> str:
-    return f"{_finding(record)}\n\n{_effort(record)}"
+    notes = "\n".join(f"- {note[:1].upper()}{note[1:]}." for note in record.notes)
+    return "\n\n".join(part for part in (_finding(record), _effort(record), notes) if part)
 
 
 def _finding(record: StudyRecord) -> str:
@@ -82,6 +87,20 @@ def _trials(record: StudyRecord, pictures: Sequence[str]) -> str:
         "Failed:\n\n" + "\n".join(map(_failure, failures)) if failures else "",
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def _front(record: StudyRecord) -> str:
+    """What one pays for the best: no other trial is as good for less."""
+    metrics = [objective.metric for objective in record.objectives]
+    rows = [
+        (trial.name, str(trial.state), *(value(trial.value(objective)) for objective in record.objectives))
+        for trial in pareto_front(record.trials, record.objectives)
+    ]
+    said = (
+        f"Trials that no other one beats in {', '.join(metrics[:-1])} and {metrics[-1]} at once. A pruned trial is "
+        f"there with what it had reached. The winner is chosen by `{metrics[0]}` alone."
+    )
+    return "\n\n".join(["## Pareto front", said, table(("trial", "state", *metrics), rows, left=2)])
 
 
 def _trial_row(trial: TrialRecord) -> tuple[str, ...]:

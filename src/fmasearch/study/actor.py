@@ -19,7 +19,11 @@ from fmasearch.records import EpochResult, TrialStart
 from fmasearch.searcher import EPOCH_KEY, OBJECTIVE_KEY, RESULT_KEY
 from fmasearch.study.checkpoints import SHARED_MARK, read_checkpoint, write_checkpoint
 from fmasearch.study.node_data import DataSource, on_this_node
+from fmasearch.tasks.kept import KeptOutputs
 from fmasearch.trainer import Trainer
+
+OUTPUTS_KEY = "outputs"
+"""In a last result: the validation outputs of the best epoch, as `KeptOutputs.to_bytes` gives them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,8 @@ class TrialJob:
     checkpoint_seconds: float
     source: DataSource | None = None
     """On a cluster, where nodes get the data from."""
+    keep_outputs: bool = False
+    """Whether the last result brings what the model says of the validation tracks."""
 
     def to_config(self) -> dict[str, Any]:
         return {"job": asdict(self)}
@@ -82,6 +88,7 @@ class TrialActor(tune.Trainable):
             "finished": result.finished,
             "done": result.finished,
             RESULT_KEY: result.to_json(),
+            **(self._outputs() if result.finished and self._job.keep_outputs else {}),
         }
 
     def cleanup(self) -> None:
@@ -105,6 +112,15 @@ class TrialActor(tune.Trainable):
         if self._dataset is None or self._dataset[:2] != (job.data, device):
             self._dataset = (job.data, device, open_dataset(on_this_node(job.data, job.source), device=device))
         return self._dataset[2]
+
+    def _outputs(self) -> dict[str, bytes]:
+        assert self._trainer is not None
+        dataset, outputs_NK = self._trainer.dataset, self._trainer.best_outputs()
+        if outputs_NK is None or dataset.val is None:
+            return {}
+        val = dataset.val
+        kept = KeptOutputs(outputs_NK, val.targets_N.cpu(), val.artist_ids, dataset.class_names, dataset.targets)
+        return {OUTPUTS_KEY: kept.to_bytes()}
 
     def _keep(self) -> None:
         """Checkpoint now and then, so that a killed study loses seconds, and short trials pay nothing.

@@ -12,9 +12,10 @@ from ray import cloudpickle, tune
 from ray.exceptions import RayActorError
 from ray.tune.experiment import Trial
 
+from fmasearch.files import replacing
 from fmasearch.records import EpochResult, TrialRecord, TrialStart, TrialState
 from fmasearch.searcher import RESULT_KEY, outcome
-from fmasearch.study.actor import TrialJob
+from fmasearch.study.actor import OUTPUTS_KEY, TrialJob
 from fmasearch.study.checkpoints import remove_checkpoint
 from fmasearch.study.losses import MOST_LOSSES, node_was_lost
 from fmasearch.tracking import Tracker
@@ -29,13 +30,19 @@ class TrackerCallback(tune.Callback):
         tracker: hears of everything, on the driver.
         errors: folder for the tracebacks of failed trials.
         earlier: epochs by trial name that an interrupted session already told.
+        outputs: folder for the validation outputs that trainings bring, `<trial>.npz`; needed if any does.
     """
 
     def __init__(
-        self, tracker: Tracker, errors: Path, earlier: Mapping[str, tuple[EpochResult, ...]] | None = None
+        self,
+        tracker: Tracker,
+        errors: Path,
+        earlier: Mapping[str, tuple[EpochResult, ...]] | None = None,
+        outputs: Path | None = None,
     ) -> None:
         self._tracker = tracker
         self._errors = errors
+        self._outputs = outputs
         self._epochs: dict[str, list[EpochResult]] = {k: list(v) for k, v in (earlier or {}).items()}
         self._started: dict[str, float] = {}
 
@@ -56,6 +63,9 @@ class TrackerCallback(tune.Callback):
         epoch = EpochResult.from_json(result[RESULT_KEY])
         name = _start_of(trial).name
         self._epochs[name] = [e for e in self._epochs[name] if e.epoch < epoch.epoch] + [epoch]
+        if self._outputs is not None and OUTPUTS_KEY in result:  # before the journal says that the training is over
+            with replacing(self._outputs / f"{name}.npz") as temporary:
+                temporary.write_bytes(result[OUTPUTS_KEY])
         self._tracker.log_epoch(name, epoch)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
