@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from conftest import make_feature_file, run_cli
-from fmasearch.cli.health import read_config
+from fmasearch.cli.health import read_configs
 from fmasearch.cli.pipeline import Interrupted
 from fmasearch.study import load_plan
 from test_cli import BEST, ROOT, SPACE
@@ -92,10 +92,10 @@ def test_genres_that_cannot_be_made_end_with_code_2(
 
 def test_a_configuration_with_merged_genres_is_not_taken_for_a_space(tmp_path: Path) -> None:
     (tmp_path / "best.yaml").write_text(BEST + GENRES)
-    config = read_config(tmp_path / "best.yaml", [])
+    [config] = read_configs(tmp_path / "best.yaml", [])
     assert config.genres.drop == ("jazz",)
     (tmp_path / "written.yaml").write_text(json.dumps(config.model_dump(mode="json")))  # as a study writes its winner
-    assert read_config(tmp_path / "written.yaml", []) == config
+    assert read_configs(tmp_path / "written.yaml", []) == [config]
 
 
 def test_tune_says_what_it_merged_and_a_resumed_study_keeps_it(

@@ -1,14 +1,16 @@
 """Ceilings of a space: how they are read, put into its text, what breaks them, and a search that keeps one."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from fmasearch.costs import forward_flops
 from fmasearch.errors import SpaceError
 from fmasearch.models import count_parameters
 from fmasearch.searcher import bridge
 from fmasearch.space import Constraint, Space, Violation
-from fmasearch.space.constraints import read_constraint, read_number
+from fmasearch.space.constraints import known_before_training, read_constraint, read_number, too_slow
 from fmasearch.study import StudyPlan, run_search, start_runtime
 from fmasearch.study.run import _ceiling
 from fmasearch.tracking import JsonlTracker, read_journal
@@ -36,6 +38,35 @@ def test_a_ceiling_includes_its_bound_only_where_it_says_so() -> None:
     assert read_constraint("parameters", "<= 100").holds(100)
     assert not read_constraint("parameters", "< 100").holds(100)
     assert read_constraint("parameters", "<100").holds(99)
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("1.5m", 90), ("0.5h", 1800)])
+def test_the_ceiling_of_an_epoch_is_a_duration(text: str, seconds: float) -> None:
+    assert read_constraint("epoch_seconds", f"<= {text}") == Constraint("epoch_seconds", "<=", seconds)
+
+
+@pytest.mark.parametrize("text", ["<= 0", "<= 5M", "<= 1d"])
+def test_what_is_no_duration_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="expected seconds above 0, or a duration such as 90s"):
+        read_constraint("epoch_seconds", text)
+    with pytest.raises(ValueError, match=r"expected a ceiling such as '<= 90' or '< 1\.5m', got 90"):
+        read_constraint("epoch_seconds", 90)
+
+
+def test_a_trial_is_too_slow_by_the_faster_of_its_first_two_epochs() -> None:
+    limits = (FIVE_MILLION, Constraint("epoch_seconds", "<=", 10.0))
+    assert too_slow(limits, [99.0]) is None  # the first one alone may have waited for data
+    assert too_slow(limits, [99.0, 10.0]) is None
+    assert str(too_slow(limits, [99.0, 11.5, 3.0])) == "epoch_seconds <= 10 must hold, got 11.5"
+    assert too_slow(limits, [9.0, 12.0, 60.0, 60.0]) is None
+    assert too_slow((FIVE_MILLION,), [99.0, 99.0]) is None
+
+
+def test_only_what_a_configuration_tells_is_known_before_a_training() -> None:
+    space = Space.parse(SPACE + "constraints: {epoch_seconds: '<= 60', flops: '< 2G', parameters: '<= 5M'}")
+    assert [each.quantity for each in known_before_training(space.constraints)] == ["flops", "parameters"]
+    assert space.violation({"parameters": 1, "flops": 2e9}) == Violation(Constraint("flops", "<", 2e9), 2e9)
+    assert space.violation({"parameters": 1}) is None
 
 
 def test_a_space_has_its_ceiling_and_names_what_breaks_it() -> None:
@@ -94,6 +125,18 @@ def size_of(hidden_dim: int) -> int:
     )
 
 
+def flops_of(hidden_dim: int) -> int:
+    return forward_flops(
+        "cnn_gru",
+        input_dim=NUM_BINS,
+        num_frames=NUM_FRAMES,
+        output_dim=NUM_CLASSES,
+        hidden_dim=hidden_dim,
+        num_conv_layers=1,
+        num_layers=1,
+    )
+
+
 def plan_with(root: Path, ceiling: str, hidden_dim: str = "{choice: [2, 4, 8, 16]}") -> StudyPlan:
     root.mkdir()
     constants = CONSTANTS.replace("hidden_dim: 4", f"hidden_dim: {hidden_dim}")
@@ -119,6 +162,18 @@ def test_a_study_without_constraints_counts_nothing(tmp_path: Path) -> None:
     assert _ceiling(make_plan(tmp_path)) is None
 
 
+def test_a_ceiling_of_flops_is_held_before_a_training_and_one_of_seconds_is_not(tmp_path: Path) -> None:
+    limits = "constraints: {epoch_seconds: '<= 1', flops: '<= %s'}"
+    searched = CONSTANTS.replace("hidden_dim: 4", "hidden_dim: {choice: [4, 8]}")
+    plan = make_plan(tmp_path, f"{searched}\n{limits % flops_of(4)}", max_epochs=2, num_trials=3)
+    ceiling = _ceiling(plan)
+    assert ceiling is not None
+    assert ceiling({"model/hidden_dim": 4}) is None
+    assert str(ceiling({"model/hidden_dim": 8})) == f"flops <= {flops_of(4):,} must hold, got {flops_of(8):,}"
+    slow = Space.parse(f"{CONSTANTS}\nconstraints: {{epoch_seconds: '<= 1'}}")
+    assert _ceiling(replace(plan, space=slow)) is None
+
+
 @pytest.mark.ray
 def test_a_search_trains_only_what_keeps_the_ceiling_and_ends_where_nothing_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -127,7 +182,7 @@ def test_a_search_trains_only_what_keeps_the_ceiling_and_ends_where_nothing_does
     some, none = plan_with(tmp_path / "some", str(size_of(4))), plan_with(tmp_path / "none", "1")
     with start_runtime(some.search) as runtime:
         result = run_search(some, OBJECTIVE, runtime, JsonlTracker(some.folder.journal))
-        with pytest.raises(SpaceError, match="parameters <= 1 must hold, but none of 60 samples in a row"):
+        with pytest.raises(SpaceError, match="parameters <= 1 must hold, but 60 of 60 samples in a row"):
             run_search(none, OBJECTIVE, runtime, JsonlTracker(none.folder.journal))
     assert len(result.trials) == 3
     assert all(trial.start.params["model/hidden_dim"] in (2, 4) for trial in result.trials)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from conftest import make_config, make_dataset, make_feature_file, spec_of
-from fmasearch.cli.health import Health, check, read_config
+from fmasearch.cli.health import Health, check, read_configs
 from fmasearch.data import Dataset, open_dataset
 from fmasearch.errors import ConfigError, DivergedError, SpaceError
 from fmasearch.records import EpochResult
@@ -118,32 +118,43 @@ def written(tmp_path: Path, text: str) -> Path:
 
 
 def test_of_a_space_the_first_known_good_point_is_checked(tmp_path: Path) -> None:
-    config = read_config(written(tmp_path, SPACE + KNOWN_GOOD), [])
+    [config] = read_configs(written(tmp_path, SPACE + KNOWN_GOOD), [])
     # hidden_dim is open: its first value; rnn_dropout is open, too, and takes part at two layers: its lowest
     assert config.hyperparameters == {"hidden_dim": 4, "num_layers": 2, "rnn_dropout": 0.1}
     assert config.optimizer.learning_rate == 5e-3
 
 
 def test_of_a_space_without_known_good_points_the_first_values_are_checked(tmp_path: Path) -> None:
-    config = read_config(written(tmp_path, SPACE), ["optimizer/learning_rate=2e-3"])
+    [config] = read_configs(written(tmp_path, SPACE), ["optimizer/learning_rate=2e-3"])
     assert config.hyperparameters == {"hidden_dim": 4, "num_layers": 1}
     assert config.optimizer.learning_rate == 2e-3
 
 
+def test_of_a_space_of_several_architectures_each_is_checked(tmp_path: Path) -> None:
+    text = (
+        "task: {classification: genre}\n"
+        "model: {architecture: {choice: [cnn_gru, lstm]}, lstm: {frame_stride: {choice: [2, 4]}}}\n"
+        "known_good: {N1: {model/architecture: lstm, model/frame_stride: 4}}\n"
+    )
+    first, second = read_configs(written(tmp_path, text), ["model/hidden_dim=5"])
+    assert (first.architecture, first.hyperparameters) == ("cnn_gru", {"hidden_dim": 5})
+    assert (second.architecture, second.hyperparameters) == ("lstm", {"hidden_dim": 5, "frame_stride": 4})
+
+
 def test_a_configuration_is_checked_as_it_is(tmp_path: Path) -> None:
     text = "task: {classification: genre}\nmodel: {architecture: cnn_gru, hidden_dim: 3}\nseed: 7"
-    config = read_config(written(tmp_path, text), ["model/hidden_dim=5"])
+    [config] = read_configs(written(tmp_path, text), ["model/hidden_dim=5"])
     assert (config.architecture, config.hyperparameters, config.seed) == ("cnn_gru", {"hidden_dim": 5}, 7)
 
 
 @pytest.mark.parametrize("task", [{"classification": "genre"}, {"multitask": {"genre": "genre", "mood": ["valence"]}}])
 def test_a_configuration_that_a_study_wrote_is_no_space(tmp_path: Path, task: dict[str, Any]) -> None:
     config = make_config(task=task)
-    assert read_config(written(tmp_path, json.dumps(config.model_dump(mode="json"))), []) == config
+    assert read_configs(written(tmp_path, json.dumps(config.model_dump(mode="json"))), []) == [config]
 
 
 def test_problems_of_a_file_are_named(tmp_path: Path) -> None:
     with pytest.raises(SpaceError, match=r"file\.yaml: optimizer\.learning_rate: low <= high"):
-        read_config(written(tmp_path, SPACE.replace("1e-3, 1e-2", "1e-1, 1e-2")), [])
+        read_configs(written(tmp_path, SPACE.replace("1e-3, 1e-2", "1e-1, 1e-2")), [])
     with pytest.raises(ConfigError, match=r"file\.yaml: task: required"):
-        read_config(written(tmp_path, "model: {architecture: cnn_gru}"), [])
+        read_configs(written(tmp_path, "model: {architecture: cnn_gru}"), [])

@@ -11,6 +11,7 @@ import pytest
 
 from conftest import make_config, make_feature_file
 from fmasearch.config import SearchConfig
+from fmasearch.costs import forward_flops
 from fmasearch.data import FileInfo, read_info
 from fmasearch.errors import DataError, SpaceError
 from fmasearch.models import count_parameters
@@ -169,6 +170,69 @@ def test_a_known_good_point_may_leave_open_what_makes_it_fit(info: FileInfo) -> 
         f"{text}\nconstraints: {{parameters: '<= {two}'}}\nknown_good: {{C1: {{optimizer/learning_rate: 0.01}}}}"
     )
     assert check_study(space, search(), info).left_out == ()
+
+
+def test_flops_may_be_limited_beside_parameters(info: FileInfo) -> None:
+    flops = [
+        forward_flops("cnn_gru", input_dim=8, num_frames=24, output_dim=4, hidden_dim=8, num_conv_layers=n)
+        for n in (1, 2, 3)
+    ]
+    # The deepest has most parameters but not most FLOPs: each convolution but the last halves the steps of the GRU.
+    assert flops[0] > flops[1]
+    kept = [size for size, count in zip(sizes_of_depths(), flops, strict=True) if count <= flops[1]]
+    limits = f"constraints: {{flops: '<= {flops[1]}', epoch_seconds: '<= 60'}}"
+    plan = check_study(Space.parse(f"{DEPTHS.text}\n{limits}"), search(), info, num_samples=30)
+    assert (plan.min_parameters, plan.max_parameters) == (min(kept), max(kept))
+    # Nobody knows the seconds yet, so that they reject nothing here.
+    assert plan.sizes.endswith(f"(flops <= {flops[1]:,} rejects {plan.num_rejected} of 30 samples)")
+
+
+def test_two_ceilings_that_hold_only_one_at_a_time_are_an_error(info: FileInfo) -> None:
+    # A stride of 1 has two layers, its default, and 24 steps; one of 8 has twice the layers and an eighth of the steps.
+    text = TASK + (
+        "model: {architecture: lstm, hidden_dim: 8, frame_stride: {choice: [1, 8]}, "
+        "num_layers: {choice: [4], when: {model/frame_stride: 8}}}"
+    )
+    shape = {"input_dim": 8, "num_frames": 24, "output_dim": 4, "hidden_dim": 8}
+    parameters = count_parameters("lstm", **shape)
+    flops = forward_flops("lstm", **shape, num_layers=4, frame_stride=8)
+    limits = f"constraints: {{flops: '<= {flops}', parameters: '<= {parameters}'}}"
+    with pytest.raises(SpaceError, match="none of 1,000 samples keeps them: each keeps one at the cost"):
+        check_study(Space.parse(f"{text}\n{limits}"), search(), info, num_samples=1)
+
+
+# Several architectures
+
+MIXED = TASK + (
+    "model:\n"
+    "  architecture: {choice: [cnn_gru, lstm]}\n"
+    "  hidden_dim: 8\n"
+    "  lstm: {frame_stride: 2}\n"
+    "  cnn_gru: {num_conv_layers: {int: [1, 2]}}\n"
+)
+
+
+def test_models_of_every_architecture_are_built(info: FileInfo) -> None:
+    plan = check_study(Space.parse(MIXED), search(), info, num_samples=30)
+    shape = {"input_dim": 8, "num_frames": 24, "output_dim": 4, "hidden_dim": 8}
+    sizes = [count_parameters("lstm", **shape)]
+    sizes += [count_parameters("cnn_gru", **shape, num_conv_layers=number) for number in (1, 2)]
+    assert (plan.min_parameters, plan.max_parameters) == (min(sizes), max(sizes))
+
+
+def test_a_hyperparameter_that_an_architecture_lacks_is_found_although_no_sample_has_it(info: FileInfo) -> None:
+    text = MIXED.replace("hidden_dim: 8", "hidden_dim: 8\n  num_heads: {choice: [2], when: {model/architecture: lstm}}")
+    with pytest.raises(SpaceError, match=r"^space: model\.num_heads: unknown hyperparameter of lstm"):
+        check_study(Space.parse(text), search(), info, num_samples=0)
+
+
+def test_a_known_good_point_may_leave_the_architecture_open(info: FileInfo) -> None:
+    text = MIXED + "optimizer: {learning_rate: {float: [0.001, 0.1]}}\nknown_good: {x: {optimizer/learning_rate: 0.01}}"
+    assert check_study(Space.parse(text), search(), info, num_samples=0).num_sampled == 1
+    small = count_parameters("lstm", input_dim=8, num_frames=24, output_dim=4, hidden_dim=8)
+    limited = Space.parse(f"{text}\nconstraints: {{parameters: '<= {small}'}}")  # an lstm alone keeps it
+    plan = check_study(limited, search(), info, num_samples=20)
+    assert (plan.left_out, plan.max_parameters) == ((), small)
 
 
 def test_a_crop_makes_the_model_that_is_counted(tmp_path: Path) -> None:

@@ -321,7 +321,7 @@ def test_a_ceiling_that_nothing_keeps_ends_with_the_smallest_that_was_seen(
     with pytest.raises(SpaceError) as error:
         searcher.suggest("a")
     assert str(error.value) == (
-        "space: constraints: parameters <= 100 must hold, but none of 20 samples in a row kept it; "
+        "space: constraints: parameters <= 100 must hold, but 20 of 20 samples in a row broke it; "
         "the smallest had 200. Raise the ceiling, or narrow the space"
     )
     assert len(searcher.study.trials) == 20

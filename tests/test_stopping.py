@@ -21,10 +21,11 @@ from mlflow import MlflowClient
 from conftest import run_cli
 from fmasearch.errors import StudyError
 from fmasearch.records import EpochResult, TrialRecord, TrialState
+from fmasearch.space import Constraint
 from fmasearch.study import SearchResult, StudyPlan, run_search, save_plan, start_runtime
 from fmasearch.study.driver import driver_alive, driver_file, mark_driver, read_driver
 from fmasearch.study.run import search_start
-from fmasearch.study.stopping import StopRequests, open_requests, request_stop, stop_requested
+from fmasearch.study.stopping import SlowTrials, StopRequests, open_requests, request_stop, stop_requested
 from fmasearch.tracking import CompositeTracker, JsonlTracker, default_uri, read_journal
 from fmasearch.tracking.mlflow_tracker import MlflowTracker
 from study_helpers import OBJECTIVE, make_plan
@@ -113,6 +114,21 @@ def test_only_the_trials_that_were_named_end(plan: StudyPlan) -> None:
     verdicts = {name: stopper("any", result_of(plan, name)) for name in ("t0003", "t0004", "t0007")}
     assert verdicts == {"t0003": True, "t0004": False, "t0007": True}
     assert open_requests(plan.folder) == frozenset()  # taken
+
+
+def test_a_trial_whose_epochs_take_longer_than_its_space_allows_ends_after_the_second(plan: StudyPlan) -> None:
+    constraints = [Constraint("epoch_seconds", "<=", 10.0)]
+    first = EpochResult(1, {}, 1e-3, 30.0, 0.4, 0.4, 1)  # slow, as first epochs are
+    slow = SlowTrials(constraints, {"t0001": (first,)})  # an earlier session trained it
+
+    def ends(trial: str, epoch: int, seconds: float) -> bool:
+        result = replace(first, epoch=epoch, epoch_seconds=seconds)
+        return slow("ray's name", {**result_of(plan, trial), "result": result.to_json()})
+
+    assert not ends("t0000", 1, 30.0)
+    assert not ends("t0000", 2, 9.0)  # the faster of the first two counts
+    assert not ends("t0000", 3, 99.0)  # and later ones do not
+    assert ends("t0001", 2, 11.0)
 
 
 def test_a_driver_looks_twice_a_second_at_most(plan: StudyPlan, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from fmasearch.config import TrainConfig, load_yaml, parse_section
 from fmasearch.data import Dataset, DataSpec, open_dataset
 from fmasearch.errors import DivergedError, FmasearchError
 from fmasearch.models import count_parameters
-from fmasearch.space.points import first_point
+from fmasearch.space.points import first_points
 from fmasearch.trainer import overfit_batch
 
 NUM_TRACKS = 16
@@ -92,9 +93,10 @@ class Health:
 def overfit(
     files: Sequence[Path], data: Path, overrides: Sequence[str], steps: int, device: str | None, threads: int | None
 ) -> None:
-    """Check one configuration of each file, in a table; ends the program with 1 unless all are healthy."""
+    """Check a configuration of each file and architecture, in a table; ends the program with 1 if one is ill."""
     device = prepared_device(device, threads)
-    configs = [(file, read_config(file, overrides)) for file in files]
+    configs = [(file, config) for file in files for config in read_configs(file, overrides)]
+    counts = Counter(file for file, _ in configs)
     datasets: dict[DataSpec, Dataset] = {}
     specs = [spec_of(config, data, source=str(file)) for file, config in configs]
     for spec in specs:
@@ -105,16 +107,19 @@ def overfit(
         console.width = max(console.width, 110)  # nothing to fit the table to
     checked = []
     for (file, config), spec, size in zip(configs, specs, sizes, strict=True):
-        with _progress(console, f"{file.stem} ({size:,} parameters)", every=50) as on_step:
+        with _progress(console, f"{_name(file, config, counts)} ({size:,} parameters)", every=50) as on_step:
             health = check(config, datasets[spec], num_steps=steps, device=device, on_step=on_step)
         checked.append((file, config, size, health))
         console.print(
-            f"{file.stem}: {_verdict(health)}, step {len(health.losses)}, train_loss {_loss(health)}", highlight=False
+            f"{_name(file, config, counts)}: {_verdict(health)}, step {len(health.losses)}, train_loss {_loss(health)}",
+            highlight=False,
         )
     console.print(_table(checked))
-    for file, _, _, health in checked:
+    for file, config, _, health in checked:
         for cause in health.causes():
-            console.print(f"[bold]{escape(file.stem)}[/]: {escape(cause)}", highlight=False, soft_wrap=True)
+            console.print(
+                f"[bold]{escape(_name(file, config, counts))}[/]: {escape(cause)}", highlight=False, soft_wrap=True
+            )
     if not all(health.healthy for *_, health in checked):
         raise typer.Exit(1)
 
@@ -176,14 +181,14 @@ def _chance(config: TrainConfig, dataset: Dataset) -> float:
     return (math.log(len(dataset.class_names)) if dataset.class_names else 0.0) + num_of_numbers
 
 
-def read_config(file: Path, overrides: Sequence[str]) -> TrainConfig:
-    """A configuration as it is, or the first point of a space or W&B sweep; then the overrides."""
+def read_configs(file: Path, overrides: Sequence[str]) -> list[TrainConfig]:
+    """A configuration as it is, or of a space or W&B sweep the first point of each architecture; then the overrides."""
     values = load_yaml(file)
+    chosen = [values]
     if _is_space(values):
         space = read_space(file, Console(quiet=True)).space
-        _, params = first_point(space)
-        values = space.config(params)
-    return parse_section(TrainConfig, override(values, overrides), source=str(file))
+        chosen = [space.config(params) for _, params in first_points(space)]
+    return [parse_section(TrainConfig, override(each, overrides), source=str(file)) for each in chosen]
 
 
 def spec_of(config: TrainConfig, data: Path, *, source: str) -> DataSpec:
@@ -199,6 +204,11 @@ def prepared_device(device: str | None, threads: int | None) -> str:
     if threads:
         torch.set_num_threads(threads)
     return device or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _name(file: Path, config: TrainConfig, counts: Mapping[Path, int]) -> str:
+    """A file's name, with the architecture where the file has several."""
+    return file.stem if counts[file] == 1 else f"{file.stem} ({config.architecture})"
 
 
 def _is_space(values: Mapping[str, Any]) -> bool:

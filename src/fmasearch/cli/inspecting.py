@@ -44,7 +44,7 @@ def show_space(file: Path) -> None:
     console.print(f"[bold]{space.name}[/]  {space.description.strip()}", highlight=False)
     table = Table(box=None)
     for heading in ("searched", "values", "when"):
-        table.add_column(heading)
+        table.add_column(heading, overflow="fold")
     for path, distribution in space.distributions.items():
         conditions = " and ".join(str(c) for c in space.conditions.get(path, ()))
         table.add_row(path, str(distribution), conditions)
@@ -62,11 +62,14 @@ def show_space(file: Path) -> None:
 
 
 def check_spaces(files: Sequence[Path], data: Path | None) -> None:
-    """Load every file; with data, build its models too."""
+    """Load every file, and hold its hyperparameters against its architectures; with data, build its models too."""
+    from fmasearch.preflight import check_models
+
     console = Console()
     for file in files:
         space = read_space(file, console).space
         if data is None:
+            check_models(space)
             limits = "".join(f", {constraint}" for constraint in space.constraints)
             console.print(f"[green]ok[/] {file}: {len(space.distributions)} searched keys{limits}", highlight=False)
             continue

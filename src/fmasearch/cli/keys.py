@@ -20,6 +20,24 @@ FROM_THE_SEARCH = ("trainer/max_epochs", "trainer/patience")
 """Keys of a training that the search file decides."""
 
 
+OF_SEVERAL = """\
+A space of several architectures has `model: {architecture: {choice: [cnn_gru, ast]}}`. A key without `when` is for
+all of them; `when: {model/architecture: [cnn_gru]}` gives it to some. What one of them has alone, or in other ranges,
+stands in a block of its name, in any section; in it `model/x` is the block's own x:
+
+  model:
+    architecture: {choice: [cnn_gru, ast]}
+    dropout: {float: [0.1, 0.5]}
+    cnn_gru:
+      num_layers: {int: [1, 2]}
+      rnn_dropout: {float: [0.0, 0.5], when: {model/num_layers: ">= 2"}}
+    ast: {size: {choice: [micro, tiny]}}
+  optimizer:
+    cnn_gru: {learning_rate: {float: [1e-4, 5e-3], log: true}}
+    ast: {learning_rate: {float: [1e-5, 1e-3], log: true}}
+"""
+
+
 class Key(NamedTuple):
     path: str
     values: str
@@ -51,6 +69,8 @@ def print_keys(name: str | None, *, as_json: bool) -> None:
         if title in models:
             console.print(_about(title), highlight=False, markup=False, soft_wrap=True)
         console.print()
+    if name is None:
+        console.print(OF_SEVERAL, highlight=False, markup=False, soft_wrap=True)
 
 
 def _table(title: str, keys: list[Key]) -> Table:

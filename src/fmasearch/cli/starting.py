@@ -12,10 +12,11 @@ from rich.console import Console
 from rich.markup import escape
 
 from fmasearch.config import TrainConfig
+from fmasearch.costs import limited_costs
 from fmasearch.data import FileInfo, class_names, model_shape
 from fmasearch.errors import ConfigError, ModelError, SpaceError
 from fmasearch.model_file import SavedModel, load_model
-from fmasearch.models import ClipModel, build_model, count_parameters, load_pretrained
+from fmasearch.models import ClipModel, build_model, load_pretrained
 from fmasearch.models.transfer import Transferred, freeze, load_matching
 from fmasearch.records import Scalar
 from fmasearch.space import Space
@@ -95,8 +96,7 @@ def check_space(space: Space, info: FileInfo, *, seed: int) -> Start | None:
     for name, params in some_points(space, num_random=NUM_SAMPLES, seed=seed):
         config = space.train_config(params, max_epochs=1, patience=None, seed=0)
         try:
-            size = count_parameters(config.architecture, **model_shape(info, config), **config.hyperparameters)
-            if not space.violation({"parameters": size}):  # or it would not be trained
+            if not space.violation(limited_costs(config, info, space.constraints)):  # or it would not be trained
                 starts.append(_start(config, saved, info))
         except ConfigError as error:
             raise SpaceError(f"{space.name}: {name}: {path}: {error}") from None

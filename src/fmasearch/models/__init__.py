@@ -13,6 +13,7 @@ no forward pass waits for the device.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from functools import lru_cache
 
 import torch
@@ -35,6 +36,7 @@ __all__ = [
     "ARCHITECTURES",
     "ClipModel",
     "build_model",
+    "check_hyperparameters",
     "count_parameters",
     "describe_hyperparameters",
     "hyperparameters",
@@ -88,6 +90,20 @@ def count_parameters(
             architecture, input_dim=input_dim, num_frames=num_frames, output_dim=output_dim, **hyperparameters
         )
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def check_hyperparameters(architecture: str, values: Mapping[str, Scalar]) -> list[str]:
+    """What an architecture has against some hyperparameters, one line each; none if it could be built with them.
+
+    Only names, types and ranges are looked at, each by itself.
+    """
+    try:
+        model = _find(architecture)
+        check_names(model, architecture, values)
+        check_values(model, values)
+    except ConfigError as error:
+        return str(error).splitlines()
+    return []
 
 
 def load_pretrained(model: ClipModel) -> str | None:

@@ -8,6 +8,7 @@ from the storage.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -221,8 +222,10 @@ def _uses_up_a_trial(trial: FrozenTrial) -> bool:
 
 
 def _too_narrow(space: Space, rejections: Sequence[Violation]) -> str:
-    smallest = min(rejections, key=lambda violation: violation.value)
+    """Names the constraint that turned down most, since numbers of parameters and of FLOPs do not compare."""
+    (worst, count), *_ = Counter(violation.constraint for violation in rejections).most_common()
+    smallest = min(violation.value for violation in rejections if violation.constraint == worst)
     return (
-        f"{space.name}: constraints: {smallest.constraint} must hold, but none of {len(rejections):,} samples in a row "
-        f"kept it; the smallest had {smallest.value:,.15g}. Raise the ceiling, or narrow the space"
+        f"{space.name}: constraints: {worst} must hold, but {count:,} of {len(rejections):,} samples in a row broke "
+        f"it; the smallest had {smallest:,.15g}. Raise the ceiling, or narrow the space"
     )

@@ -12,12 +12,16 @@ from fmasearch.errors import SpaceError
 from fmasearch.records import Objective, Params, Scalar, TrialRecord, TrialState
 from fmasearch.searcher.states import OPTUNA_STATES
 from fmasearch.space import Space
+from fmasearch.space.paths import config_key
 
 EARLIER_KEY = "warm_start"
 """Attribute of an Optuna trial that comes from an earlier study: `<study>/<trial>`. It was not trained in this one."""
 
 NUM_POINTS = 5
 """So many of the best earlier configurations are tried first."""
+
+_SECTIONS = ("model", "loss", "optimizer", "scheduler", "crop", "augment", "trainer", "transfer")
+"""Of a configuration: all but the data and the seed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +54,7 @@ def sampler_memory(space: Space, studies: Sequence[EarlierStudy]) -> list[Frozen
         for study in studies
         if study.comparable
         for trial in study.trials
-        if (params := point_of(space, trial.start.config)) is not None and _same_constants(space, trial.start.config)
+        if (params := point_of(space, trial.start.config)) and _same_training(space, params, trial.start.config)
     ]
 
 
@@ -76,12 +80,13 @@ def point_of(space: Space, config: Mapping[str, Any]) -> dict[str, Scalar] | Non
     for path, distribution in space.distributions.items():
         if not space.is_active(path, params):
             continue
-        section, _, key = path.partition("/")
+        section, key = config_key(path)
         block = config.get(section, {})
         if key not in block or not distribution.contains(block[key]):
             return None
         params[path] = distribution.canonical(block[key])
-    return params
+    same = space.config(params)["model"]["architecture"] == config["model"]["architecture"]
+    return params if same else None
 
 
 def warm_start_notes(space: Space, studies: Sequence[EarlierStudy]) -> tuple[str, ...]:
@@ -117,13 +122,14 @@ def _ranked(space: Space, study: EarlierStudy, objective: Objective) -> list[tup
     return [(name, params) for name, params in points if params]
 
 
-def _same_constants(space: Space, config: Mapping[str, Any]) -> bool:
-    """Whether what the space holds constant was the same there, as far as it changes what is trained."""
-    for section in ("model", "loss", "optimizer", "scheduler", "crop", "augment", "trainer", "averaging", "transfer"):
-        wanted, there = space.constants.get(section, {}), config.get(section, {})
-        if any(key not in there or there[key] != value for key, value in wanted.items()):
-            return False
-    return True
+def _same_training(space: Space, params: Params, config: Mapping[str, Any]) -> bool:
+    """Whether a point would be trained as it was there: what the space holds constant was the same."""
+    here = space.config(params)
+    return all(
+        key in config.get(section, {}) and config[section][key] == value
+        for section in _SECTIONS
+        for key, value in here.get(section, {}).items()
+    )
 
 
 def _told(space: Space, params: Params, trial: TrialRecord, name: str) -> FrozenTrial:

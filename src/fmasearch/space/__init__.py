@@ -7,18 +7,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from fmasearch.config import GenresConfig, TaskConfig, TrainConfig, parse_section, parse_yaml
 from fmasearch.errors import ConfigError, SpaceError
 from fmasearch.records import Params, Scalar
-from fmasearch.space.checks import check_known_good, check_values, with_values
-from fmasearch.space.conditions import Compares, Condition, IsOneOf, is_active
+from fmasearch.space.checks import check_known_good, check_together, check_values, with_values
+from fmasearch.space.conditions import Compares, Condition, IsOneOf, all_conditions, is_active
 from fmasearch.space.constraints import Constraint, Violation, first_violation, with_constraints
 from fmasearch.space.distributions import Choice, Distribution, FloatRange, IntRange, SuggestingTrial
-from fmasearch.space.reading import dotted, read_draft
+from fmasearch.space.paths import ARCHITECTURE, config_key, dotted, owner_of
+from fmasearch.space.reading import read_draft
 
 __all__ = [
     "Choice",
@@ -39,7 +40,11 @@ LARGEST_GRID = 100_000
 
 @dataclass(frozen=True)
 class Space:
-    """A search space, checked as a whole. Paths are `section/key`; it holds plain values and pickles."""
+    """A search space, checked as a whole; it holds plain values and pickles.
+
+    Paths are `section/key`, or `section/architecture/key` for what stands in an architecture's block: a key that only
+    this architecture has, or has in other ranges than the others. Both go to `section/key` of a configuration.
+    """
 
     name: str
     description: str
@@ -54,7 +59,9 @@ class Space:
     known_good: Mapping[str, Params]
     """Named points to try first, of sampled keys only; active keys they leave out are sampled."""
     constraints: tuple[Constraint, ...] = ()
-    """Ceilings; a sample above one is rejected before it is trained."""
+    """Ceilings; a sample above one is rejected before it is trained, or stopped once that is known."""
+    own_constants: Mapping[str, Params] = field(default_factory=dict)
+    """By architecture, then by path: constants of its block, which only its own trials share."""
 
     @classmethod
     def load(cls, path: str | Path) -> Space:
@@ -79,6 +86,8 @@ class Space:
             raise SpaceError(str(error)) from None
         known_good = check_known_good(draft)
         check_values(draft)
+        if not draft.problems:
+            check_together(draft)
         if draft.problems:  # the two choices of one key can meet the same refusal
             raise SpaceError("\n".join(f"{source}: {problem}" for problem in dict.fromkeys(draft.problems)))
         return cls(
@@ -90,6 +99,24 @@ class Space:
             conditions=draft.conditions,
             known_good=known_good,
             constraints=tuple(draft.constraints),
+            own_constants=draft.own_constants,
+        )
+
+    @property
+    def architectures(self) -> tuple[str, ...]:
+        """What a trial's architecture may be, in the order of the file."""
+        if (sampled := self.distributions.get(ARCHITECTURE)) is not None:
+            return tuple(str(name) for name in sampled.corners())
+        return (str(self.constants["model"]["architecture"]),)
+
+    def architectures_of(self, path: str) -> tuple[str, ...]:
+        """Those architectures with which a key, sampled or constant, may take part."""
+        asked = [each for each in all_conditions(path, self.conditions) if each.key == ARCHITECTURE]
+        own = owner_of(path)
+        return tuple(
+            each
+            for each in self.architectures
+            if own in (None, each) and all(condition.holds(each) for condition in asked)
         )
 
     def constrained(self, constraint: Constraint) -> Space:
@@ -114,9 +141,18 @@ class Space:
         """Whether the sampled key `path` takes part where the keys before it are `params`."""
         return is_active(self.conditions.get(path, ()), params)
 
+    def constant(self, path: str) -> Scalar:
+        """The constant at a path, also one of an architecture's block."""
+        if (own := owner_of(path)) is not None:
+            return self.own_constants[own][path]
+        section, key = config_key(path)
+        value: Scalar = self.constants[section][key]
+        return value
+
     def config(self, params: Params) -> dict[str, Any]:
         """Constants and sampled values, nested as `TrainConfig.model_validate` takes them."""
-        return with_values(self.constants, params)
+        architecture = params.get(ARCHITECTURE, self.constants.get("model", {}).get("architecture"))
+        return with_values(self.constants, {**self.own_constants.get(str(architecture), {}), **params})
 
     def train_config(self, params: Params, *, max_epochs: int, patience: int | None, seed: int) -> TrainConfig:
         """The training of one trial: the space says what, the search says how long and with which seed."""

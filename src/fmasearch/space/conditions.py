@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, TypeAlias
 
 from fmasearch.records import Params, Scalar
-from fmasearch.space.distributions import Choice, Distribution, FloatRange, same_value
+from fmasearch.space.distributions import Choice, Distribution, FloatRange, IntRange, same_value
 
 _SIGNS: dict[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,
@@ -92,6 +93,34 @@ def domain_of(constant: Scalar) -> Distribution:
 def is_active(conditions: Iterable[Condition], values: Params) -> bool:
     """Whether all conditions hold; one on a key that `values` lacks, an inactive one, does not."""
     return all(each.key in values and each.holds(values[each.key]) for each in conditions)
+
+
+def all_conditions(path: str, conditions: Mapping[str, tuple[Condition, ...]]) -> Iterator[Condition]:
+    """The conditions of a key, those of the keys that they ask about, and so on: all hold where it takes part."""
+    for condition in conditions.get(path, ()):
+        yield condition
+        yield from all_conditions(condition.key, conditions)
+
+
+def can_hold(conditions: Collection[Condition], distribution: Distribution) -> bool:
+    """Whether one value of `distribution`, which all of them ask about, fulfils all of them."""
+    candidates = distribution.points() if isinstance(distribution, Choice) else _near(conditions, distribution)
+    return any(all(condition.holds(value) for condition in conditions) for value in candidates)
+
+
+def _near(conditions: Iterable[Condition], distribution: FloatRange | IntRange) -> list[Scalar]:
+    """Values of a range of which one fulfils the conditions, if any does: ends, bounds, and what is beside them."""
+    numbers: list[float] = [distribution.low, distribution.high]
+    for condition in conditions:
+        some = condition.values if isinstance(condition, IsOneOf) else (condition.bound,)
+        numbers += [value for value in some if isinstance(value, int | float) and not isinstance(value, bool)]
+    numbers = sorted(number for number in set(numbers) if distribution.low <= number <= distribution.high)
+    step = distribution.step or (1 if isinstance(distribution, IntRange) else None)
+    if step is None:
+        return [*numbers, *((low + high) / 2 for low, high in pairwise(numbers))]
+    indices = {round((number - distribution.low) / step) + shift for number in numbers for shift in (-1, 0, 1)}
+    values = [distribution.low + index * step for index in indices]
+    return [distribution.canonical(value) for value in values if distribution.contains(value)]
 
 
 def sampling_order(keys: Iterable[str], conditions: Mapping[str, tuple[Condition, ...]]) -> tuple[str, ...]:

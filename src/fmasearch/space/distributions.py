@@ -81,7 +81,7 @@ class FloatRange:
         return f"a number in {self.low}..{self.high}" + _in_steps(self.step)
 
     def suggest(self, trial: SuggestingTrial, path: str) -> Scalar:
-        return trial.suggest_float(path, self.low, self.high, step=self.step, log=self.log)
+        return self.canonical(trial.suggest_float(path, self.low, self.high, step=self.step, log=self.log))
 
     def contains(self, value: Scalar) -> bool:
         if isinstance(value, bool) or not isinstance(value, int | float):
@@ -94,9 +94,13 @@ class FloatRange:
         return abs(steps - round(steps)) < 1e-8  # optuna's own tolerance
 
     def canonical(self, value: Scalar) -> Scalar:
-        """A contained value as a float: 1.0 for 1."""
+        """A contained value as a float, 1.0 for 1; of a stepped range as one would write it, so that it can be found
+        by `==`: 0.3 for 0.30000000000000004, which optuna makes of 0.1 + 2 * 0.1."""
         assert isinstance(value, int | float)
-        return float(value)
+        if self.step is None:
+            return float(value)
+        low, step = Decimal(str(self.low)), Decimal(str(self.step))
+        return float(low + round((Decimal(str(value)) - low) / step) * step)
 
     def points(self) -> tuple[Scalar, ...] | None:
         """Every value of a stepped range as one would write it (0.3, not 0.30000000000000004), else None."""

@@ -9,12 +9,24 @@ from typing import Any
 
 from fmasearch.records import Params, Scalar
 from fmasearch.space import Space
+from fmasearch.space.paths import ARCHITECTURE
 
 
 def first_point(space: Space) -> tuple[str, Params]:
     """The first known-good point and its name, else `first values`; open keys take their first or lowest value."""
     name, given = next(iter(space.known_good.items()), ("first values", {}))
     return name, space.sample(PointTrial(given))
+
+
+def first_points(space: Space) -> Iterator[tuple[str, Params]]:
+    """The first point of each architecture: its first known-good point that names it, else its first values."""
+    if ARCHITECTURE not in space.distributions:
+        yield first_point(space)
+        return
+    for architecture in space.architectures:
+        named = (each for each in space.known_good.items() if each[1].get(ARCHITECTURE) == architecture)
+        name, given = next(named, (f"first values of {architecture}", {ARCHITECTURE: architecture}))
+        yield name, space.sample(PointTrial(given))
 
 
 def some_points(space: Space, *, num_random: int, seed: int) -> Iterator[tuple[str, Params]]:
@@ -48,7 +60,8 @@ class PointTrial:
         if self._generator is None:
             return low
         if step is not None:
-            return low + step * self._generator.randint(0, round((high - low) / step))
+            steps = self._generator.randint(0, round((high - low) / step))
+            return min(high, low + steps * step)  # 3 * 0.05 is above 0.15
         if log:
             return float(min(high, max(low, low * (high / low) ** self._generator.random())))
         return self._generator.uniform(low, high)

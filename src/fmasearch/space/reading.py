@@ -11,14 +11,15 @@ from typing import Any
 
 from fmasearch.config import TrainConfig, did_you_mean
 from fmasearch.records import Params, Scalar
-from fmasearch.space.conditions import Condition, domain_of, read_condition, sampling_order
+from fmasearch.space.conditions import Condition, IsOneOf, domain_of, read_condition, sampling_order
 from fmasearch.space.constraints import Constraint, read_constraint
 from fmasearch.space.distributions import Choice, Distribution, FloatRange, IntRange
+from fmasearch.space.paths import ARCHITECTURE, config_key, dotted, own_path, owner_of
 
 _SECTIONS = [name for name in TrainConfig.model_fields if name != "seed"]
 _FIXED_SECTIONS = ("features", "task", "genres")  # they decide what a score means, so trials must share them
 _OWN_NAMES = {"genres": "merge", "task": "multitask"}  # mappings whose keys are the user's own, and no words of a space
-_OF_THE_SEARCH = ("trainer/max_epochs", "trainer/patience")
+_OF_THE_SEARCH = (("trainer", "max_epochs"), ("trainer", "patience"))
 _KINDS = ("choice", "float", "int")
 _WORDS = [*_KINDS, "log", "step", "when"]
 
@@ -28,7 +29,11 @@ class Draft:
     """A space in the making. `keys` are all paths of the file; `refused` spares problems that only follow."""
 
     description: str = ""
+    architectures: tuple[str, ...] = ()
+    """What `model.architecture` may be, as far as it is read before the rest."""
     constants: dict[str, Any] = field(default_factory=dict)
+    own_constants: dict[str, dict[str, Scalar]] = field(default_factory=dict)
+    """Constants that stand in an architecture's block: by architecture, then by path."""
     distributions: dict[str, Distribution] = field(default_factory=dict)
     conditions: dict[str, tuple[Condition, ...]] = field(default_factory=dict)
     known_good: dict[str, Params] = field(default_factory=dict)
@@ -43,14 +48,21 @@ class Draft:
 
     def constant(self, path: str) -> Scalar:
         """The constant at one of `keys` that is neither sampled nor refused."""
-        section, _, key = path.partition("/")
+        if (owner := owner_of(path)) is not None:
+            return self.own_constants[owner][path]
+        section, key = config_key(path)
         value: Scalar = self.constants[section][key]
         return value
+
+    def resolved(self, path: str, architecture: object) -> str:
+        """`model/hidden_dim` as the architecture's own key, where it has one of that name in its block."""
+        own = own_path(path, str(architecture))
+        return own if owner_of(path) is None and own in self.keys else path
 
 
 def read_draft(values: Mapping[str, Any]) -> Draft:
     """Take a parsed space file apart. Whatever is wrong stands in `problems`, as `key: what`."""
-    draft = Draft()
+    draft = Draft(architectures=_architectures(values))
     whens: dict[str, object] = {}
     for name, content in values.items():
         if name == "description":
@@ -67,13 +79,17 @@ def read_draft(values: Mapping[str, Any]) -> Draft:
             draft.problems.append(_unknown_section(str(name)))
     for path, when in whens.items():
         draft.conditions[path] = _read_when(draft, path, when)
+    _tie_blocks_to_architectures(draft)
     _put_in_sampling_order(draft)
     return draft
 
 
-def dotted(path: str) -> str:
-    """A path as errors show it: `optimizer/learning_rate` is `optimizer.learning_rate`, as in a config."""
-    return path.replace("/", ".", 1)
+def _architectures(values: Mapping[str, Any]) -> tuple[str, ...]:
+    """What the file lets `model.architecture` be. What is wrong about it is found with the other keys."""
+    model = values.get("model")
+    leaf = model.get("architecture") if isinstance(model, Mapping) else None
+    listed = leaf.get("choice") if isinstance(leaf, Mapping) else [leaf]
+    return tuple(each for each in listed if isinstance(each, str)) if isinstance(listed, list) else ()
 
 
 def _unknown_section(name: str) -> str:
@@ -108,21 +124,50 @@ def _read_section(draft: Draft, section: str, content: Any, whens: dict[str, obj
     if content is not None and not isinstance(content, Mapping):
         draft.refuse(section, f"expected a mapping of keys to values, got {content!r}")
         return
-    constants: dict[str, Scalar] = {}
+    draft.constants[section] = {}
     for key, leaf in (content or {}).items():
-        path = f"{section}/{key}"
-        draft.keys.append(path)
-        if path in _OF_THE_SEARCH:
-            draft.refuse(path, "belongs to the search file, not to a space")
-        elif isinstance(leaf, Mapping):
+        if isinstance(leaf, Mapping) and key in draft.architectures:
+            for own_key, own_leaf in leaf.items():
+                _read_leaf(draft, f"{section}/{key}/{own_key}", own_leaf, whens)
+        else:
+            _read_leaf(draft, f"{section}/{key}", leaf, whens)
+
+
+def _read_leaf(draft: Draft, path: str, leaf: Any, whens: dict[str, object]) -> None:
+    draft.keys.append(path)
+    section, key = config_key(path)
+    if (section, key) in _OF_THE_SEARCH:
+        draft.refuse(path, "belongs to the search file, not to a space")
+    elif path != ARCHITECTURE and (section, key) == config_key(ARCHITECTURE):
+        draft.refuse(path, "a block holds what its architecture has alone; it chooses none")
+    elif isinstance(leaf, Mapping):
+        if path == ARCHITECTURE and "when" in leaf:
+            draft.refuse(path, "every trial has an architecture; drop the `when`")
+        elif _is_block(leaf):
+            draft.refuse(path, _unknown_block(draft, leaf))
+        else:
             _read_distribution(draft, path, leaf)
             if "when" in leaf:
                 whens[path] = leaf["when"]
-        elif _is_scalar(leaf):
-            constants[str(key)] = leaf
-        else:
-            draft.refuse(path, f"expected a value or a distribution such as {{choice: [...]}}, got {leaf!r}")
-    draft.constants[section] = constants
+    elif not _is_scalar(leaf):
+        draft.refuse(path, f"expected a value or a distribution such as {{choice: [...]}}, got {leaf!r}")
+    elif (owner := owner_of(path)) is not None:
+        draft.own_constants.setdefault(owner, {})[path] = leaf
+    else:
+        draft.constants[section][key] = leaf
+
+
+def _is_block(leaf: Mapping[str, Any]) -> bool:
+    """Whether it looks like keys with their leaves, and not like a distribution, not even a misspelt one."""
+    return bool(leaf) and not any(word in _WORDS or isinstance(each, list) for word, each in leaf.items())
+
+
+def _unknown_block(draft: Draft, leaf: Mapping[str, Any]) -> str:
+    chosen = ", ".join(draft.architectures) or "none"
+    return (
+        f"expected a value, a distribution such as {{choice: [...]}}, or the name of an architecture with the keys "
+        f"that it has alone, of those that model.architecture chooses ({chosen}); got {dict(leaf)!r}"
+    )
 
 
 def _read_distribution(draft: Draft, path: str, leaf: Mapping[str, Any]) -> None:
@@ -217,8 +262,13 @@ def _read_when(draft: Draft, path: str, when: object) -> tuple[Condition, ...]:
 
 
 def _read_condition(draft: Draft, path: str, key: str, wanted: object) -> Condition | None:
-    """A condition on a sampled key; None if it was refused, or if a constant fulfils it for good."""
+    """A condition on a sampled key; None if it was refused, or if a constant fulfils it for good.
+
+    In an architecture's block `model/num_layers` means its own, if it has one.
+    """
     where = f"{dotted(path)}.when"
+    if (owner := owner_of(path)) is not None:
+        key = draft.resolved(key, owner)
     if key not in draft.keys:
         draft.problems.append(f"{where}: no such key in this space, {key!r}{did_you_mean(key, draft.keys)}")
         return None
@@ -233,7 +283,21 @@ def _read_condition(draft: Draft, path: str, key: str, wanted: object) -> Condit
     reason = condition.impossible(sampled or domain_of(draft.constant(key)))
     if reason:
         draft.problems.append(f"{where}: {reason}")
-    return condition if sampled else None
+    return condition if sampled else _of_architecture(draft, key)
+
+
+def _of_architecture(draft: Draft, path: str) -> Condition | None:
+    """The condition that every key of an architecture's block has; None if that is the only architecture."""
+    owner = owner_of(path)
+    return IsOneOf(ARCHITECTURE, (owner,)) if owner is not None and ARCHITECTURE in draft.distributions else None
+
+
+def _tie_blocks_to_architectures(draft: Draft) -> None:
+    for path in draft.distributions:
+        condition = _of_architecture(draft, path)
+        others = draft.conditions.get(path, ())
+        if condition is not None and condition not in others:
+            draft.conditions[path] = (condition, *others)
 
 
 def _put_in_sampling_order(draft: Draft) -> None:

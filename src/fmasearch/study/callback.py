@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from ray.tune.experiment import Trial
 from fmasearch.files import replacing
 from fmasearch.records import EpochResult, TrialRecord, TrialStart, TrialState
 from fmasearch.searcher import RESULT_KEY, outcome
+from fmasearch.space import Constraint
+from fmasearch.space.constraints import too_slow
 from fmasearch.study.actor import OUTPUTS_KEY, TrialJob
 from fmasearch.study.checkpoints import remove_checkpoint
 from fmasearch.study.losses import MOST_LOSSES, node_was_lost
@@ -30,6 +32,7 @@ class TrackerCallback(tune.Callback):
         tracker: hears of everything, on the driver.
         errors: folder for the tracebacks of failed trials.
         earlier: epochs by trial name that an interrupted session already told.
+        constraints: of the space; one that a stopped trial broke is its reason.
         outputs: folder for the validation outputs that trainings bring, `<trial>.npz`; needed if any does.
     """
 
@@ -39,8 +42,10 @@ class TrackerCallback(tune.Callback):
         errors: Path,
         earlier: Mapping[str, tuple[EpochResult, ...]] | None = None,
         outputs: Path | None = None,
+        constraints: Sequence[Constraint] = (),
     ) -> None:
         self._tracker = tracker
+        self._constraints = constraints
         self._errors = errors
         self._outputs = outputs
         self._epochs: dict[str, list[EpochResult]] = {k: list(v) for k, v in (earlier or {}).items()}
@@ -84,6 +89,8 @@ class TrackerCallback(tune.Callback):
             error = "stopped before its first epoch ended"
         seconds = time.monotonic() - self._started.get(name, time.monotonic())
         epochs = tuple(self._epochs.pop(name, ()))
+        if state is TrialState.PRUNED and (slow := too_slow(self._constraints, [e.epoch_seconds for e in epochs])):
+            error = str(slow)
         self._tracker.finish_trial(TrialRecord(job.start, state, epochs, seconds, error))
         if job.checkpoint is not None:
             remove_checkpoint(job.checkpoint)

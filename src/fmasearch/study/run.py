@@ -17,6 +17,7 @@ import optuna
 from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
+from ray.tune.stopper import CombinedStopper
 
 from fmasearch.config import derive_seed
 from fmasearch.costs import known_costs, limited_costs
@@ -43,7 +44,7 @@ from fmasearch.study.losses import losses_forgiven
 from fmasearch.study.runtime import Runtime
 from fmasearch.study.scheduler import build_scheduler
 from fmasearch.study.starting import starting_actors_kept
-from fmasearch.study.stopping import StopRequests
+from fmasearch.study.stopping import SlowTrials, StopRequests
 from fmasearch.tracking import Journal, Tracker, read_journal
 
 _PENDING = "TUNE_MAX_PENDING_TRIALS_PG"
@@ -105,12 +106,14 @@ def run_search(plan: StudyPlan, objective: Objective, runtime: Runtime, tracker:
         ending=(ending := Ending(plan.search)),
     )
     scheduler = build_scheduler(plan.search, objective, journal)
-    callback = TrackerCallback(tracker, plan.folder.errors, {t.start.name: t.epochs for t in journal.unfinished})
+    earlier = {trial.start.name: trial.epochs for trial in journal.unfinished}
+    callback = TrackerCallback(tracker, plan.folder.errors, earlier, constraints=plan.space.constraints)
+    slow = SlowTrials(plan.space.constraints, earlier)
     budget = plan.search.time_budget_seconds
     interrupted = False
     if budget is None or budget > spent:
         left = None if budget is None else budget - spent
-        interrupted = _fit(searcher, scheduler, callback, plan, runtime, time_budget=left)
+        interrupted = _fit(searcher, scheduler, callback, plan, runtime, time_budget=left, slow=slow)
     if not interrupted:
         _close_cut_off(study, plan, tracker)
         remove_checkpoints(plan.checkpoints)
@@ -189,6 +192,7 @@ def _fit(
     runtime: Runtime,
     *,
     time_budget: float | None,
+    slow: SlowTrials | None = None,
 ) -> bool:
     """Run until the searcher is finished or the time is up; returns whether Ctrl-C came first."""
     trainable = tune.with_resources(TrialActor, {"cpu": runtime.trial_cpus, "gpu": runtime.trial_gpus})
@@ -208,7 +212,7 @@ def _fit(
             name=f"{time.time_ns()}",
             storage_path=str(plan.folder.ray.resolve()),
             callbacks=[callback],
-            stop=StopRequests(plan.folder),
+            stop=CombinedStopper(*filter(None, (StopRequests(plan.folder), slow))),
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=0),
             # Actors checkpoint by themselves, by time and not by epoch.

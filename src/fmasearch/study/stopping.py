@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ray.tune import Stopper
 
+from fmasearch.records import EpochResult
+from fmasearch.searcher import RESULT_KEY
+from fmasearch.space import Constraint
+from fmasearch.space.constraints import too_slow
 from fmasearch.study.driver import requests_folder
 from fmasearch.study.folder import StudyFolder
 
@@ -76,6 +80,29 @@ class StopRequests(Stopper):
         self._trials |= taken
         if _WHOLE_STUDY in taken:
             signal.raise_signal(signal.SIGINT)
+
+
+class SlowTrials(Stopper):
+    """Ends trials that take longer for an epoch than a constraint of the space allows.
+
+    Args:
+        constraints: of the space; only those on `epoch_seconds` are asked.
+        earlier: epochs by trial name that an interrupted session already told.
+    """
+
+    def __init__(self, constraints: Sequence[Constraint], earlier: Mapping[str, Sequence[EpochResult]]) -> None:
+        self._constraints = constraints
+        self._seconds = {name: {e.epoch: e.epoch_seconds for e in epochs} for name, epochs in earlier.items()}
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Whether the trial of this result ends now."""
+        epoch = EpochResult.from_json(result[RESULT_KEY])
+        seconds = self._seconds.setdefault(result["config"]["job"]["start"]["name"], {})
+        seconds[epoch.epoch] = epoch.epoch_seconds  # a resumed trial may tell an epoch again
+        return too_slow(self._constraints, list(seconds.values())) is not None
+
+    def stop_all(self) -> bool:
+        return False
 
 
 def _take(folder: StudyFolder) -> frozenset[str]:
