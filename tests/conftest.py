@@ -165,6 +165,13 @@ def diverge(trainer: Trainer) -> None:
         next(trainer.model.parameters()).fill_(math.inf)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Deal out files to the processes of `pytest -n`, whole; all that starts a Ray goes to one, one after the other."""
+    for item in items:
+        group = "ray" if item.get_closest_marker("ray") else item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(autouse=True)
 def cache_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache of the test's own; nobody's real one is read or written."""
