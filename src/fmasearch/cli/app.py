@@ -124,6 +124,39 @@ def tune(
     )
 
 
+@app.command("plan")
+def plan_study(
+    space: Annotated[Path, typer.Argument(help="Search space, or a W&B sweep.", show_default=False)],
+    data: Annotated[
+        str,
+        typer.Option("--data", "-d", help="Feature file (HDF5), or its s3:// or gs:// URI.", show_default=False),
+    ],
+    search: Annotated[
+        Path | None,
+        typer.Option("--search", "-s", help="How hard to look (default: search/default.yaml).", show_default=False),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a search setting, e.g. num_trials=200."),
+    ] = None,
+    max_parameters: Annotated[
+        str | None, typer.Option(help="Reject larger models: 5e6, 5M.", show_default=False)
+    ] = None,
+    probe: Annotated[bool, typer.Option(help="Train three samples for a moment, to time them.")] = True,
+    gpu_memory: Annotated[
+        str | None, typer.Option(help="Memory of one GPU that is not here, e.g. 24G.", show_default=False)
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    runs: Runs = Path("runs"),
+    results: Results = Path("results"),
+) -> None:
+    """Say what a study would cost before it is started: sizes, seconds of an epoch, hours with and without stopping."""
+    from fmasearch.cli import planning, studies
+
+    options = planning.PlanOptions(max_parameters, probe, gpu_memory, json)
+    planning.plan(space, data, search, set_ or [], studies.Folders(runs, results), options)
+
+
 @app.command()
 def status(
     study: Annotated[str | None, typer.Argument(help="Name of a study (default: a table of all).")] = None,

@@ -73,6 +73,7 @@ def tune(
     console = Console()
     space, search_name, search = read_files(space_file, search_file, overrides, console)
 
+    from fmasearch.cli.forecast import one_line
     from fmasearch.cli.recorded import read_recorded
     from fmasearch.cli.starting import check_pretrained, check_space, print_start, start_space
     from fmasearch.data import DataSpec, check_labels, read_info
@@ -115,7 +116,8 @@ def tune(
     if earlier:
         save_earlier(plan.folder, earlier)
     console.print(
-        f"[bold]{name}[/]: models of {preflight.sizes}, at most {preflight.max_epochs_in_all:,} epochs",
+        f"[bold]{name}[/]: models of {preflight.sizes}, at most {preflight.max_epochs_in_all:,} epochs"
+        f"{one_line(space, search, spec, folders)}",
         highlight=False,
         soft_wrap=True,
     )
