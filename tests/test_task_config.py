@@ -65,13 +65,13 @@ NUMBERS = ["valence", "energy"]
         ),
         (
             {"regression": ["valence", "clip"]},
-            "task: a numeric label may not be called clip: clip_spearman would read as another metric; make the feature "
-            "file with another name for it",
+            "task: a numeric label may not be called clip: clip_spearman would read as another metric; make the "
+            "feature file with another name for it",
         ),
         (
             {"multitask": {"genre": "genre", "mood": ["mean"]}},
-            "task: a numeric label may not be called mean: mean_spearman would read as another metric; make the feature "
-            "file with another name for it",
+            "task: a numeric label may not be called mean: mean_spearman would read as another metric; make the "
+            "feature file with another name for it",
         ),
         (
             {"classification": "genre", "objective": "spearman"},
