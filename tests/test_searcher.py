@@ -16,7 +16,7 @@ from ray.tune.search import Searcher
 from fmasearch.config import SearchConfig
 from fmasearch.errors import SpaceError
 from fmasearch.records import EpochResult, Params, TrialState
-from fmasearch.searcher import OptunaSearcher, close_trial, num_trials, open_study, outcome, state_of
+from fmasearch.searcher import Ending, OptunaSearcher, close_trial, num_trials, open_study, outcome, state_of
 from fmasearch.searcher import bridge as searcher_module
 from fmasearch.space import Constraint, Space, Violation
 from study_helpers import CONSTANTS, OBJECTIVE, SPACE
@@ -42,6 +42,7 @@ def make_searcher(
     *,
     reject: Rejection | None = None,
     room: Callable[[], int] | None = None,
+    ending: Ending | None = None,
     **search: Any,
 ) -> OptunaSearcher:
     """A searcher on the study in `folder`; making it again is what a resumed study does."""
@@ -61,6 +62,7 @@ def make_searcher(
         reject=reject,
         room=room,
         min_distance=settings.sampler.min_distance,
+        ending=ending,
     )
 
 
@@ -348,3 +350,21 @@ def test_no_trial_starts_without_room_and_one_does_as_soon_as_there_is_some(tmp_
     assert searcher.suggest("c") is None
     searcher.on_trial_complete("a", result(9, 0.5, finished=True))
     assert isinstance(searcher.suggest("c"), dict)
+
+
+def test_a_search_of_nothing_but_failures_ends_with_the_reason_also_when_resumed(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"num_trials": 9, "max_failures": 2}
+    ending = Ending(SearchConfig.model_validate(settings))
+    searcher = make_searcher(tmp_path, ending=ending, **settings)
+    for trial_id in "abc":
+        searcher.suggest(trial_id)
+    searcher.on_trial_complete("a", error=True)
+    assert isinstance(searcher.suggest("d"), dict)
+    searcher.on_trial_complete("b", error=True)
+    assert searcher.suggest("e") == Searcher.FINISHED
+    assert ending.reason == "the last 2 trials failed, one after the other (max_failures: 2)"
+    searcher.on_trial_complete("c", result(9, 0.5, finished=True))  # those under way are finished all the same
+    assert searcher.suggest("e") == Searcher.FINISHED
+    again = make_searcher(tmp_path, ending=(ending := Ending(SearchConfig.model_validate(settings))), **settings)
+    assert isinstance(again.suggest("f"), dict)  # d was interrupted
+    assert ending.reason is None  # c broke the row
