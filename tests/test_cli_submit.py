@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from conftest import make_feature_file, run_cli
-from fmasearch.cli import submitting
+from fmasearch.cli.tune_arguments import read_arguments
 from fmasearch.errors import UserError
 from fmasearch.launcher import HeadState, collect
 from launcher_helpers import FakeCluster, make_cluster, make_project, make_study, needs_rsync
@@ -205,7 +205,7 @@ def test_an_option_that_tune_does_not_have_is_refused_here(
     ],
 )
 def test_data_that_is_elsewhere_is_not_sent(project: Path, given: str, there: str) -> None:
-    arguments = submitting.read_arguments(["spaces/tiny.yaml", "-d", given], collect(project))
+    arguments = read_arguments(["spaces/tiny.yaml", "-d", given], collect(project))
     assert arguments.uploads == {}
     assert f"--data={there}" in arguments.words(HeadState("/home/u", {}))
 
@@ -213,7 +213,7 @@ def test_data_that_is_elsewhere_is_not_sent(project: Path, given: str, there: st
 def test_a_model_to_start_from_travels_like_data(project: Path) -> None:
     (project / "model.pt").write_bytes(b"weights")
     words = ["--init-from=model.pt", "--data", "small.h5", str(project / "spaces" / "tiny.yaml")]
-    arguments = submitting.read_arguments(words, collect(project))
+    arguments = read_arguments(words, collect(project))
     digest = arguments.uploads["init_from"].sha256[:16]
     there = arguments.words(HeadState("/home/u", {}))
     assert there[0] == "spaces/tiny.yaml"
@@ -257,4 +257,4 @@ def test_a_file_that_git_ignores_does_not_travel(project: Path) -> None:
     folder = collect(project)
     (project / "late.yaml").write_text("a: 1\n")
     with pytest.raises(UserError, match=r"late\.yaml: does not travel to the cluster: \.gitignore names it"):
-        submitting.read_arguments(["late.yaml", "--data", "small.h5"], folder)
+        read_arguments(["late.yaml", "--data", "small.h5"], folder)

@@ -1,4 +1,4 @@
-"""The files that start clusters, read by what reads them: Ray's launcher, bash, KubeRay's half in Ray, Slurm."""
+"""The files that start clusters, read by what reads them: Ray's launcher, bash, Google's API, Slurm."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from typing import Any
 
 import pytest
 import yaml
-from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
 from ray.autoscaler._private.util import prepare_config, validate_config, with_envs
 from ray.scripts.symmetric_run import curate_and_validate_ray_start_args
 
@@ -255,38 +254,6 @@ def test_google_workers_are_spot_machines_with_a_gpu() -> None:
     assert (worker["min_workers"], worker["max_workers"]) == (0, 4)
 
 
-# Kubernetes.
-
-
-def test_kuberays_autoscaler_reads_the_groups() -> None:
-    cluster = _ray_job()["spec"]["rayClusterSpec"]
-    config = _derive_autoscaling_config_from_ray_cr(
-        {"metadata": {"name": "fmasearch", "namespace": "default"}, "spec": cluster}
-    )
-    head, workers = config["available_node_types"]["headgroup"], config["available_node_types"]["gpu"]
-    assert head["resources"]["CPU"] == 0
-    assert (workers["resources"]["CPU"], workers["resources"]["GPU"]) == (4, 1)
-    assert (workers["min_workers"], workers["max_workers"]) == (1, 4)
-    assert config["idle_timeout_minutes"] == 10
-
-
-def test_the_ray_job_asks_for_the_token_and_the_locked_ray() -> None:
-    cluster = _ray_job()["spec"]["rayClusterSpec"]
-    assert cluster["authOptions"] == {"mode": "token"}
-    assert cluster["rayVersion"] == locked("ray")
-    images = re.findall(r"image: (\S+)", KUBERAY.read_text(encoding="utf-8"))
-    assert len(set(images)) == 1  # head and workers alike
-
-
-def test_pods_mount_volumes_they_have() -> None:
-    cluster = _ray_job()["spec"]["rayClusterSpec"]
-    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
-        pod = group["template"]["spec"]
-        (container,) = pod["containers"]
-        assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
-        assert container["resources"]["requests"].keys() == container["resources"]["limits"].keys()
-
-
 # Slurm.
 
 
@@ -325,13 +292,6 @@ def _commands(config: Mapping[str, Any]) -> list[str]:
 def _program(path: Path, body: str) -> None:
     path.write_text(f"#!/bin/bash\n{body}\n", encoding="utf-8")
     path.chmod(0o755)
-
-
-def _ray_job() -> dict[str, Any]:
-    job, claim = yaml.safe_load_all(KUBERAY.read_text(encoding="utf-8"))
-    assert (job["kind"], claim["kind"]) == ("RayJob", "PersistentVolumeClaim")
-    assert isinstance(job, dict)
-    return job
 
 
 def _unknown(value: Any, schema: str, schemas: Mapping[str, Any]) -> list[str]:

@@ -3,8 +3,10 @@
 import datetime
 import itertools
 import json
+import os
 import shlex
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -182,6 +184,20 @@ def test_a_folder_is_sent_once(cluster: FakeCluster, tmp_path: Path) -> None:
     state = probe(cluster.head, folder, [])
     assert state.has_folder(folder)
     assert state.home == str(cluster.home)
+
+
+def test_working_folders_out_of_use_are_removed_with_their_marks(cluster: FakeCluster, tmp_path: Path) -> None:
+    folder = collect(make_project(tmp_path / "p"))
+    submitted = cluster.home / "fmasearch" / "submit"
+    for name, days in (("recent", 29), ("forgotten", 31), (folder.digest, 31)):
+        (submitted / name / "src").mkdir(parents=True)
+        (submitted / f"{name}.complete").touch()
+        then = time.time() - 86_400 * days - 3600
+        os.utime(submitted / name, (then, then))
+    assert probe(cluster.head, folder, []).has_folder(folder)  # is in use again, however old
+    assert {path.name.removesuffix(".complete") for path in submitted.iterdir()} == {"recent", folder.digest}
+    assert len(list(submitted.iterdir())) == 4
+    assert time.time() - (submitted / folder.digest).stat().st_mtime < 60
 
 
 @needs_rsync

@@ -61,6 +61,10 @@ class StudyFiles:
         numbers = [epoch.epoch for epoch in self.epochs_told if epoch.trial == trial]
         return len(numbers) - len(set(numbers))
 
+    def first_epochs(self, trial: str) -> list[str]:
+        """The nodes that trained the first epoch of a trial, in order."""
+        return [epoch.node for epoch in self.epochs_told if (epoch.trial, epoch.epoch) == (trial, 1)]
+
     def course(self, trial: str) -> str:
         """Which epochs of a trial were trained where: `1-7 on 10.77.0.13, 8-20 on 10.77.0.11`."""
         told = [epoch for epoch in self.epochs_told if epoch.trial == trial]

@@ -150,17 +150,23 @@ class Host:
         """`path` on this host, as the laptop can read it; `~` is the host's home."""
         return Path(f"/proc/{self.pid}/root{Path(path).expanduser()}")
 
-    def processes(self) -> list[str]:
-        """Command lines of what runs there, its first process aside."""
-        lines = []
+    @property
+    def is_on(self) -> bool:
+        return self.unshare is not None and self.unshare.poll() is None
+
+    def processes(self) -> dict[int, str]:
+        """Command lines of what runs there, by number as the host counts; its first process aside."""
+        lines = {}
         for folder in self.path("/proc").glob("[0-9]*"):
             if folder.name == "1":
                 continue
             try:
-                lines.append((folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip())
+                words = (folder / "cmdline").read_bytes().replace(b"\0", b" ")
             except (FileNotFoundError, ProcessLookupError):
                 continue
-        return sorted(line for line in lines if line)
+            if line := words.decode(errors="replace").strip():
+                lines[int(folder.name)] = line
+        return lines
 
     def _find_first_process(self) -> int:
         assert self.unshare is not None

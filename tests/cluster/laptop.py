@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 from hosts import HOME_TEMPLATE, ROOM, Host
+from terminal import Terminal
 
 # A host gives Ray one CPU, and the smallest object store that Ray takes.
 RAY_START = "ray start --num-cpus=1 --object-store-memory=80000000"
@@ -73,6 +74,10 @@ class Laptop:
         """`fmasearch submit CLUSTER -- WORDS`."""
         flags = ["--detach"] if detach else []
         return self.fmasearch("submit", *flags, self.cluster_file.name, "--", *words, **options)
+
+    def terminal(self, *command: str) -> Terminal:
+        """Start a command on a terminal; it runs on beside others."""
+        return Terminal(*command, cwd=self.project, env=self._environment())
 
     def on_head(self, command: str, **options: Any) -> str:
         """`ray exec CLUSTER COMMAND`."""

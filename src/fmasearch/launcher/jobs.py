@@ -20,6 +20,8 @@ from fmasearch.launcher.working_folder import WorkingFolder
 
 HEAD_PREFIX = "head:"
 BASE = "fmasearch"
+DAYS_KEPT = 30
+"""A working folder that nobody submits for so long is removed from the head; a job has a copy of its own."""
 
 # The port of Ray's dashboard, unless the head's environment says otherwise; it listens on the loopback address alone.
 _JOB_SERVER = 'export RAY_API_SERVER_ADDRESS="${RAY_API_SERVER_ADDRESS:-http://127.0.0.1:8265}"'
@@ -100,11 +102,14 @@ def new_submission_id(words: Sequence[str], now: datetime.datetime) -> str:
 
 
 def probe(head: Head, folder: WorkingFolder, uploads: Sequence[Upload]) -> HeadState:
-    """Make the folders of the head and see what is there already."""
+    """Make the folders of the head, see what is there already, and remove working folders that are out of use."""
     wanted = shlex.join([_marker(folder), *(upload.target for upload in uploads)])
     made = " ".join(f"{BASE}/{name}" for name in ("submit", "data", "runs", "results"))
+    # A folder goes with its mark, the mark first: one that stayed would tell of files that are gone.
+    old = f"find {BASE}/submit -mindepth 1 -maxdepth 1 -type d -mtime +{DAYS_KEPT}"
     done = head.run(
-        f'cd "$HOME" && mkdir -p {made} && printf "%s\\n" "$PWD" && '
+        f'cd "$HOME" && mkdir -p {made} && printf "%s\\n" "$PWD" && touch -c {_target(folder)} && '
+        f"{old} -exec rm -f {{}}.complete ';' -exec rm -rf {{}} ';' && "
         f'for file in {wanted}; do if [ -f "$file" ]; then stat -c "%s %n" "$file"; fi; done'
     )
     _require_success(head, done.exit_code, done.output, "could not make ~/fmasearch")
