@@ -70,7 +70,7 @@ def test_a_plan_fits_eighty_columns_and_says_what_it_rests_on(
     assert "…" not in printed
     words = " ".join(printed.split())
     assert "depths on small.h5 (24 + 8 tracks of train and val): 2 sampled keys, infinitely many points" in words
-    assert "6 trials of at most 4 epochs, sampler tpe, scheduler asha" in words
+    assert "6 trials of at most 4 epochs, sampler trees, scheduler standing" in words
     assert "20 random samples, counted without memory" in words
     assert "known good C1:" in words
     assert "seconds of an epoch: the probes, times 0.75 to 1.6" in words
@@ -163,7 +163,7 @@ def test_an_earlier_study_of_the_same_data_and_place_tells_the_hours(folders: Fo
     assert line == "; about 8 core-seconds, as study took it"  # 4 trials of 4 epochs, half a second each
     line = one_line(made.space, made.search, made.data, folders)
     assert line.startswith("; ")
-    assert line.endswith(" core-seconds with asha, about 8 core-seconds without, as study took it")
+    assert line.endswith(" core-seconds with standing, about 8 core-seconds without, as study took it")
 
 
 def test_an_earlier_study_elsewhere_tells_curves_alone(folders: Folders) -> None:
@@ -175,7 +175,7 @@ def test_an_earlier_study_elsewhere_tells_curves_alone(folders: Folders) -> None
     known: Forecast = forecast(made.space, made.search, made.data, folders)
     assert known.earlier is not None
     assert not known.knows_seconds
-    assert one_line(made.space, made.search, made.data, folders).startswith("; with asha ")
+    assert one_line(made.space, made.search, made.data, folders).startswith("; with standing ")
 
 
 def test_a_study_of_other_keys_or_ceilings_tells_nothing(folders: Folders) -> None:
@@ -189,7 +189,7 @@ def test_without_an_earlier_study_only_what_is_stopped_is_news(folders: Folders,
     made = ten_trials(folders)
     nowhere = Folders(tmp_path / "no", tmp_path / "no")
     assert one_line(made.space, unstopped(made), made.data, nowhere) == ""
-    assert one_line(made.space, made.search, made.data, nowhere).startswith("; with asha ")
+    assert one_line(made.space, made.search, made.data, nowhere).startswith("; with standing ")
     many = made.search.model_copy(update={"num_trials": 5_000})
     assert one_line(made.space, many, made.data, nowhere) == ""  # a simulation would take longer than it is worth
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import io
 import json
+import signal
 import threading
 import urllib.request
 from pathlib import Path
@@ -86,7 +87,11 @@ def test_the_page_is_served_on_this_machine_until_it_is_interrupted(file) -> Non
         pages.extend((address, opener.open(address, timeout=10).read().decode()))
         _thread.interrupt_main()
 
-    serve_dashboard(file, 0, lambda address: threading.Thread(target=look, args=(address,)).start())
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # which the processes of `pytest -n` do without
+    try:
+        serve_dashboard(file, 0, lambda address: threading.Thread(target=look, args=(address,)).start())
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert pages[0].startswith("http://127.0.0.1:")
     assert "Optuna Dashboard" in pages[1]
 

@@ -65,9 +65,9 @@ def test_without_a_terminal_every_ended_trial_is_one_line() -> None:
 
 def test_rungs_are_ashas_milestones() -> None:
     # grace period 2, reduction factor 3: 2, 6, 18, and the end at 27.
-    assert rung_epochs(SearchConfig()) == (2, 6, 18, 27)
-    assert rung_epochs(SearchConfig.model_validate({"scheduler": {"name": "hyperband"}})) == (2, 6, 18, 27)
-    for name in ("median", "none"):  # which have no rungs
+    for name in ("asha", "hyperband"):
+        assert rung_epochs(SearchConfig.model_validate({"scheduler": {"name": name}})) == (2, 6, 18, 27)
+    for name in ("standing", "median", "none"):  # which have no rungs
         assert rung_epochs(SearchConfig.model_validate({"scheduler": {"name": name}})) == ()
 
 

@@ -203,7 +203,7 @@ def test_the_rule_is_the_studys_own() -> None:
 def test_asha_trains_as_many_epochs_as_its_rungs_let_pass() -> None:
     # Rungs at 1, 3, 9, and a third goes on at each: 1 + 2/3 + 6/9 + 18/27 = 3 epochs a trial. Early trials are
     # judged against few, and each rung lets more than a third of them pass, so a study takes somewhat more than that.
-    asha = search(max_epochs=27, num_trials=400, scheduler={"grace_period": 1, "reduction_factor": 3})
+    asha = search(max_epochs=27, num_trials=400, scheduler={"name": "asha", "grace_period": 1})
     draw = drawn_from_samples(synthetic_curves(27), (1.0,), (0.9, 1.1), 400)
     found = expect(asha, draw, concurrency=4, num_studies=5, max_seconds=60)
     assert 3.0 < found.epochs().middle / 400 < 3.6

@@ -22,19 +22,28 @@ def told(rule: Standing, trial: str, *values: float, first: int = 1) -> list[boo
 def test_a_trial_is_ranked_among_all_trials_at_its_epoch(mode: Mode) -> None:
     sign = 1 if mode == "max" else -1
     rule = Standing(mode, max_epochs=MAX_EPOCHS, grace_period=2)
-    for name in range(9):
-        told(rule, f"t{name}", sign * 0.1 * name, sign * 0.1 * name)
-    # Of 9 trials 9 * (2/3)**2 = 4 may pass epoch 3: t8, t7, t6, t5. t4 has four better ones.
-    assert [told(rule, f"t{name}", sign * 0.1 * name, first=3) for name in range(9)] == [[True]] * 5 + [[False]] * 4
-    # And 9 * (2/6)**2 = 1 passes epoch 6: the best.
-    assert [told(rule, f"t{name}", sign * 0.1 * name, first=6) for name in (7, 8)] == [[True], [False]]
+    for name in range(8):
+        rule.judge(f"t{name}", 1, sign * 0.1 * name)
+    # Of 8 trials half may pass epoch 2: t7, t6, t5, t4. t3 has four better ones.
+    assert [rule.judge(f"t{name}", 2, sign * 0.1 * name) for name in reversed(range(8))] == [False] * 4 + [True] * 4
+    # And 8 / 4 pass epoch 4: t7 and t6.
+    assert [rule.judge(f"t{name}", 4, sign * 0.1 * name) for name in (7, 6, 5, 4)] == [False, False, True, True]
 
 
-def test_nobody_is_stopped_in_the_grace_period_or_at_the_end() -> None:
+@pytest.mark.parametrize(("reduction_factor", "num_going_on"), [(2, 6), (3, 4), (4, 3)])
+def test_one_in_so_many_goes_on_after_the_grace_period(reduction_factor: float, num_going_on: int) -> None:
+    rule = Standing("max", max_epochs=MAX_EPOCHS, grace_period=3, reduction_factor=reduction_factor)
+    for name in range(12):
+        told(rule, f"t{name}", 0.1 * name, 0.1 * name)
+    verdicts = [rule.judge(f"t{name}", 3, 0.1 * name) for name in reversed(range(12))]
+    assert verdicts == [False] * num_going_on + [True] * (12 - num_going_on)
+
+
+def test_nobody_is_stopped_before_the_grace_period_ends_or_at_the_end() -> None:
     rule = Standing("max", max_epochs=6, grace_period=3)
     told(rule, "good", *[0.9] * 6)
-    # Of 2 trials 2 * (3/4)**2 = 1.1 may pass epoch 4, so that the second of them does, and 0.7 may pass epoch 5.
-    assert told(rule, "poor", *[0.1] * 6) == [False, False, False, False, True, False]
+    # Of 2 trials half is 1 at epoch 3, and that is "good"; at epoch 6 a trial ends by itself.
+    assert told(rule, "poor", *[0.1] * 6) == [False, False, True, True, True, False]
 
 
 def test_the_first_to_come_far_is_stopped_by_a_younger_trial_that_is_better_already() -> None:
@@ -47,8 +56,11 @@ def test_the_first_to_come_far_is_stopped_by_a_younger_trial_that_is_better_alre
 def test_a_stopped_trial_stands_with_what_it_reached() -> None:
     rule = Standing("max", max_epochs=MAX_EPOCHS, grace_period=1)
     told(rule, "ended", 0.6)
-    told(rule, "new", 0.1)
-    assert told(rule, "new", 0.5, 0.7, first=2) == [True, False]  # .6 after an epoch counts at the second; .7 is better
+    assert told(rule, "new", 0.1, 0.5, 0.7) == [
+        True,
+        True,
+        False,
+    ]  # .6 after an epoch counts at the second; .7 is better
 
 
 def test_what_others_reached_later_does_not_count() -> None:
@@ -67,7 +79,7 @@ def test_equals_go_on_together() -> None:
 def test_what_is_no_number_is_worse_than_any(mode: Mode, worst: float) -> None:
     rule = Standing(mode, max_epochs=MAX_EPOCHS, grace_period=1)
     told(rule, "fair", 1e9 if mode == "min" else -1e9)
-    assert told(rule, "none", worst, worst) == [False, True]
+    assert told(rule, "none", worst, worst) == [True, True]
     assert not rule.judge("fair", 2, worst)  # it keeps what it had
 
 

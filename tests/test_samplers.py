@@ -22,8 +22,8 @@ from fmasearch.searcher.reach import all_keys, constant_keys, constant_numbers
 from fmasearch.space import Space
 from study_helpers import CONSTANTS, OBJECTIVE
 
-SAMPLERS = ("tpe", "gp", "cmaes", "qmc", "nsga2", "random", "grid")
-MODELS = ("tpe", "gp", "cmaes", "nsga2")
+SAMPLERS = ("trees", "tpe", "gp", "cmaes", "qmc", "nsga2", "random", "grid")
+MODELS = ("trees", "tpe", "gp", "cmaes", "nsga2")
 
 # Two numbers that all trials have, a choice, and keys two conditions deep.
 SPACE = f"""
@@ -160,7 +160,7 @@ def test_a_model_based_sampler_leaves_its_random_phase_behind(tmp_path: Path, sa
     assert not is_learnt(search_on(make_searcher(tmp_path / "random", "random", num=40, seed=1)))
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "gp", "cmaes"])
+@pytest.mark.parametrize("sampler", ["trees", "tpe", "gp", "cmaes"])
 def test_a_sampler_learns_where_early_stopping_leaves_one_finished_trial_in_eight(tmp_path: Path, sampler: str) -> None:
     states = (TrialState.COMPLETED, *[TrialState.PRUNED] * 7)
     num = 20 if sampler == "gp" else 40
@@ -195,7 +195,7 @@ def test_cmaes_keeps_its_state_in_the_study(tmp_path: Path) -> None:
 
 def test_the_random_phase_is_given_or_ten_or_twice_the_concurrency() -> None:
     def startup(concurrency: int, given: int | None) -> int:
-        settings = SearchConfig.model_validate({"sampler": {"num_startup_trials": given}})
+        settings = SearchConfig.model_validate({"sampler": {"name": "tpe", "num_startup_trials": given}})
         sampler: Any = build_sampler(settings, Space.parse(SPACE), concurrency=concurrency)
         return int(sampler._n_startup_trials)
 

@@ -103,7 +103,7 @@ def test_c1_has_no_decay_and_no_schedule_and_c3_is_c2_with_augmentation() -> Non
 
 @pytest.mark.parametrize("path", SEARCHES, ids=lambda path: path.stem)
 def test_search_file_loads(path: Path) -> None:
-    assert load_search(path).sampler.name in ("tpe", "random", "grid")
+    assert load_search(path).sampler.name in ("trees", "tpe", "random", "grid")
 
 
 def test_default_search_spells_out_every_default() -> None:

@@ -221,7 +221,7 @@ def rung_epochs(search: SearchConfig) -> tuple[int, ...]:
     scheduler = search.scheduler
     if scheduler.name not in ("asha", "hyperband"):
         return ()
-    rungs = geometric_rungs(scheduler.grace_period, search.max_epochs, scheduler.reduction_factor)
+    rungs = geometric_rungs(scheduler.grace_period, search.max_epochs, scheduler.one_in)
     return tuple(dict.fromkeys((*rungs, search.max_epochs)))
 
 

@@ -16,9 +16,11 @@ from fmasearch.config.yaml_files import load_yaml
 class SamplerConfig(Section):
     """What proposes the next configuration. All take spaces with conditions; what they make of them differs."""
 
-    name: Literal["tpe", "gp", "cmaes", "qmc", "nsga2", "random", "grid"] = "tpe"
-    """The default, tpe, models every kind of key and learns from stopped trials at the epoch they reached.
+    name: Literal["trees", "tpe", "gp", "cmaes", "qmc", "nsga2", "random", "grid"] = "trees"
+    """The default, trees: random regression trees over what every trial has shown so far, stopped and running ones
+    included; takes every kind of key. `results/benchmarks/search_quality.md` has it beside others.
 
+    tpe: a density model of the best trials, which learns from stopped ones at the epoch they reached.
     gp: a Gaussian process of the keys that every trial has (tpe chooses the others): for few, slow trials, since it
     takes about 1 CPU second a trial up to 200 of them, and 2.5 at 500. A stopped trial counts as what it had reached,
     and what finished ones gained from that epoch.
@@ -30,7 +32,7 @@ class SamplerConfig(Section):
     random: independent points, the baseline. grid: every point in turn.
     """
     num_startup_trials: PositiveInt | None = None
-    """tpe, gp, cmaes: random trials before it models; nsga2: trials of a generation, the first of them random.
+    """trees, tpe, gp, cmaes: random trials before it models; nsga2: trials of a generation, the first of them random.
 
     None is max(10, twice the concurrency): the first wave of trials is sampled blindly anyway.
     """
@@ -45,19 +47,28 @@ class SamplerConfig(Section):
 class TrialSchedulerConfig(Section):
     """How weak trials are stopped: by their best objective so far, compared with that of others at the same epoch."""
 
-    name: Literal["asha", "hyperband", "median", "none"] = "asha"
-    """The default, asha, is asynchronous successive halving (Li et al., MLSys 2020): rungs at growing epochs.
+    name: Literal["standing", "asha", "hyperband", "median", "none"] = "standing"
+    """The default, standing: after every epoch a trial is ranked among all of the study (`fmasearch.pruning.standing`).
 
-    hyperband: asha from an early first rung for most trials, from later ones for some (Li et al., JMLR 2018): for
-    curves that cross. median: a trial that is worse than the median at any epoch stops (Golovin et al., KDD 2017).
-    none: no trial is stopped. What a rule does not read may stand, and changes nothing.
+    asha: asynchronous successive halving (Li et al., MLSys 2020): rungs at growing epochs. hyperband: asha from an
+    early first rung for most trials, from later ones for some (Li et al., JMLR 2018): for curves that cross. median: a
+    trial that is worse than the median at any epoch stops (Golovin et al., KDD 2017). none: no trial is stopped. What
+    a rule does not read may stand, and changes nothing.
     """
     grace_period: PositiveInt = 2
-    """asha, hyperband, median: epochs that every trial gets; the first rung."""
-    reduction_factor: Annotated[float, Field(gt=1)] = 3
-    """asha, hyperband: one in so many goes on at each rung, and each rung is so many times the one before."""
+    """Epochs that every trial gets; the first rung."""
+    reduction_factor: Annotated[float, Field(gt=1)] | None = None
+    """asha, hyperband: one in so many goes on at each rung, and each rung is so many times the one before; None is 3.
+
+    standing: one in so many goes on after the grace period, and fewer after every epoch; None is 2.
+    """
     brackets: PositiveInt = 1
     """asha: with more than one, some trials are first judged at the second rung, fewer at the third, and so on."""
+
+    @property
+    def one_in(self) -> float:
+        """The reduction factor, or the rule's own."""
+        return self.reduction_factor or (2.0 if self.name == "standing" else 3.0)
 
 
 class ResourcesConfig(Section):
@@ -151,9 +162,10 @@ class SearchConfig(Section):
 
     @model_validator(mode="after")
     def _sampler_takes_objectives(self) -> SearchConfig:
-        if self.also_minimise and self.sampler.name == "cmaes":
+        if self.also_minimise and self.sampler.name in ("trees", "cmaes"):
             raise ValueError(
-                "sampler.name: cmaes has one objective; with also_minimise take tpe, gp, nsga2, qmc, random or grid"
+                f"sampler.name: {self.sampler.name} has one objective; with also_minimise take tpe, gp, nsga2, qmc, "
+                f"random or grid"
             )
         return self
 

@@ -10,6 +10,7 @@ from fmasearch.pruning.base import WORST, Mode, NoPruner, Pruner, merit
 from fmasearch.pruning.halving import geometric_rungs
 from fmasearch.pruning.hyperband import Hyperband
 from fmasearch.pruning.median import MedianRule
+from fmasearch.pruning.standing import Standing
 from fmasearch.records import Objective
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "Mode",
     "NoPruner",
     "Pruner",
+    "Standing",
     "build_pruner",
     "geometric_rungs",
     "merit",
@@ -31,7 +33,7 @@ PRUNERS: dict[str, Callable[[SearchConfig, Mode], Pruner]] = {
         mode,
         max_epochs=search.max_epochs,
         grace_period=search.scheduler.grace_period,
-        reduction_factor=search.scheduler.reduction_factor,
+        reduction_factor=search.scheduler.one_in,
         brackets=search.scheduler.brackets,
         seed=search.seed,
     ),
@@ -39,8 +41,14 @@ PRUNERS: dict[str, Callable[[SearchConfig, Mode], Pruner]] = {
         mode,
         max_epochs=search.max_epochs,
         grace_period=search.scheduler.grace_period,
-        reduction_factor=search.scheduler.reduction_factor,
+        reduction_factor=search.scheduler.one_in,
         seed=search.seed,
+    ),
+    "standing": lambda search, mode: Standing(
+        mode,
+        max_epochs=search.max_epochs,
+        grace_period=search.scheduler.grace_period,
+        reduction_factor=search.scheduler.one_in,
     ),
     "median": lambda search, mode: MedianRule(
         mode, max_epochs=search.max_epochs, grace_period=search.scheduler.grace_period

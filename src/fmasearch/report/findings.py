@@ -51,7 +51,7 @@ def rungs(record: StudyRecord) -> list[int]:
     scheduler, max_epochs = record.search.get("scheduler", {}), record.search.get("max_epochs", 0)
     if scheduler.get("name") != "asha" or scheduler.get("brackets", 1) != 1:
         return []
-    found = geometric_rungs(scheduler["grace_period"], max_epochs, scheduler["reduction_factor"])
+    found = geometric_rungs(scheduler["grace_period"], max_epochs, scheduler["reduction_factor"] or 3)
     return [rung for rung in found if rung < max_epochs]
 
 

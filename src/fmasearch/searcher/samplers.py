@@ -20,6 +20,7 @@ from fmasearch.searcher.reach import (
     constant_keys,
     constant_numbers,
 )
+from fmasearch.searcher.trees import TreesSampler
 from fmasearch.space import Space
 
 
@@ -82,6 +83,10 @@ def num_trials(search: SearchConfig, space: Space) -> int:
     return min(search.num_trials, len(space.grid())) if search.sampler.name == "grid" else search.num_trials
 
 
+def _trees(setting: _Setting) -> BaseSampler:
+    return TreesSampler(setting.space, num_startup_trials=setting.num_startup_trials, seed=setting.seed)
+
+
 def _tpe(setting: _Setting) -> BaseSampler:
     """`group` samples every branch of a conditional space jointly; without it only keys that all trials share are."""
     return TPESampler(
@@ -131,6 +136,7 @@ def _random(setting: _Setting) -> BaseSampler:
 
 
 _SAMPLERS: dict[str, Callable[[_Setting], BaseSampler]] = {
+    "trees": _trees,
     "tpe": _tpe,
     "gp": _gp,
     "cmaes": _cmaes,

@@ -97,4 +97,6 @@ def ui_command(uri: str, port: int = 5000, runs: Path | None = None) -> list[str
 
 def ui_environment(uri: str) -> dict[str, str]:
     """Variables for `ui_command`: a database's URI goes here, since everybody may read a process's command line."""
-    return {"MLFLOW_BACKEND_STORE_URI": with_driver(uri)} if is_postgres(uri) else {}
+    # MLflow's jobs serve what is not used here. Without them its server is 3 processes of 0.5 GB in all, not 10 of 1.5.
+    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    return quiet | ({"MLFLOW_BACKEND_STORE_URI": with_driver(uri)} if is_postgres(uri) else {})
