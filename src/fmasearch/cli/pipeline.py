@@ -72,7 +72,7 @@ def run(plan: StudyPlan, results: Path, tracking_uri: str, console: Console, *, 
         record = _record(plan, objective, searched, confirmation, final, facts)
         record = replace(record, leads=ahead, looks=read_looks(plan.folder.root))
         folder = results / plan.name
-        write_results(record, folder, replace=bool(plan.folder.earlier_finals))
+        write_results(record, folder, replace=resumed)  # it is there if the study was extended
         remember_record(plan.folder.root, folder)
         shutil.copyfile(folder / MODEL_CARD, plan.folder.model_file.with_name(MODEL_CARD))
         mlflow.log_final(final, [folder, plan.folder.model_file])

@@ -191,7 +191,7 @@ class OptunaSearcher(Searcher):
             self.study.enqueue_trial(dict(point), user_attrs={"label": label, "fills": fills + 1})
 
     def _report(self, trial_id: str, result: Mapping[str, Any]) -> None:
-        """The best objective so far, at its epoch: what ASHA compares is what the sampler learns from."""
+        """The best objective so far, at its epoch: what trials are stopped by is what the sampler learns from."""
         epoch = int(result[EPOCH_KEY])
         if epoch > self._last_epoch.get(trial_id, 0):
             self._last_epoch[trial_id] = epoch

@@ -244,7 +244,7 @@ def _read_early_terminate(draft: _Draft, rule: Any) -> None:
         draft.notes.append("early_terminate: the sweep has none, so no trial is stopped; --set scheduler/name=asha")
         return
     if not isinstance(rule, Mapping) or rule.get("type") != "hyperband":
-        draft.lose("early_terminate", f"expected type: hyperband, got {rule!r}; ASHA stops trials by its own defaults")
+        draft.lose("early_terminate", f"expected type: hyperband, got {rule!r}; trials are stopped by the default rule")
         return
     for key in _RULE_NUMBERS:
         if not isinstance(rule.get(key, 1), int | float) or rule.get(key, 1) <= 0:

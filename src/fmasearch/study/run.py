@@ -1,4 +1,4 @@
-"""Run trials on Ray Tune: a search that Optuna leads and ASHA prunes, or a fixed list of trainings."""
+"""Run trials on Ray Tune: a search that Optuna leads and a pruning rule cuts short, or a fixed list of trainings."""
 
 from __future__ import annotations
 
