@@ -12,10 +12,10 @@ import yaml
 from conftest import run_cli
 from fmasearch.cli import environment
 from fmasearch.cli.earlier_studies import find_earlier
+from fmasearch.cli.folders import Folders
 from fmasearch.cli.forecast import Epochs, Forecast, find_place, forecast, one_line, span, time_span
 from fmasearch.cli.plan_text import histogram
 from fmasearch.cli.planning import PlanOptions, plan, read_bytes
-from fmasearch.cli.studies import Folders
 from fmasearch.config import SearchConfig
 from fmasearch.errors import ConfigError
 from fmasearch.planning import Range

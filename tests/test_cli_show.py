@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from conftest import run_cli
+from fmasearch.cli.folders import Folders
 from fmasearch.cli.recorded import known_studies, read_recorded
 from fmasearch.cli.showing import ShowOptions, show
-from fmasearch.cli.studies import Folders
 from fmasearch.config import load_train_config
 from fmasearch.errors import StudyError, UserError
 from fmasearch.records import TrialState

@@ -10,6 +10,7 @@ import typer
 
 from fmasearch.cli.cluster_commands import cluster_app
 from fmasearch.cli.data_commands import data_app
+from fmasearch.cli.folders import Folders
 from fmasearch.cli.model_commands import models_app
 from fmasearch.cli.options import Data, Device, InitFrom, Mlflow, Results, Runs, Sets, Threads
 from fmasearch.cli.spaces_commands import spaces_app
@@ -90,7 +91,7 @@ def tune(
     """Search a space, confirm the best few over seeds, retrain the winner, test it once, write a report."""
     from fmasearch.cli import studies
 
-    folders = studies.Folders(runs, results, mlflow)
+    folders = Folders(runs, results, mlflow)
     if resume is not None and extend is not None:
         from fmasearch.cli import extending
 
@@ -151,10 +152,10 @@ def plan_study(
     results: Results = Path("results"),
 ) -> None:
     """Say what a study would cost before it is started: sizes, seconds of an epoch, hours with and without stopping."""
-    from fmasearch.cli import planning, studies
+    from fmasearch.cli import planning
 
     options = planning.PlanOptions(max_parameters, probe, gpu_memory, json)
-    planning.plan(space, data, search, set_ or [], studies.Folders(runs, results), options)
+    planning.plan(space, data, search, set_ or [], Folders(runs, results), options)
 
 
 @app.command()
@@ -165,9 +166,9 @@ def status(
     results: Results = Path("results"),
 ) -> None:
     """Show what a study is doing: its stage, trials, best so far, nodes, and what to do next."""
-    from fmasearch.cli import studies, study_status
+    from fmasearch.cli import study_status
 
-    study_status.status(study, studies.Folders(runs, results), as_json=json)
+    study_status.status(study, Folders(runs, results), as_json=json)
 
 
 @app.command()
@@ -177,9 +178,9 @@ def watch(
     results: Results = Path("results"),
 ) -> None:
     """Watch a study that runs elsewhere until it ends. Ctrl-C ends the watching, not the study."""
-    from fmasearch.cli import studies, watching
+    from fmasearch.cli import watching
 
-    watching.watch(study, studies.Folders(runs, results))
+    watching.watch(study, Folders(runs, results))
 
 
 @app.command()
@@ -194,9 +195,9 @@ def stop(
     results: Results = Path("results"),
 ) -> None:
     """Stop a study that runs elsewhere, as Ctrl-C would: it can be resumed. Or stop some of its trials alone."""
-    from fmasearch.cli import stopping, studies
+    from fmasearch.cli import stopping
 
-    stopping.stop(study, trials or [], studies.Folders(runs, results), wait=wait)
+    stopping.stop(study, trials or [], Folders(runs, results), wait=wait)
 
 
 @app.command("train")
@@ -243,9 +244,8 @@ def demo(
 ) -> None:
     """Render synthetic demo music and run a whole study on it."""
     from fmasearch.cli import demo as demo_command
-    from fmasearch.cli import studies
 
-    demo_command.run(studies.Folders(runs, results, mlflow), trials=trials, small=small)
+    demo_command.run(Folders(runs, results, mlflow), trials=trials, small=small)
 
 
 @app.command()
@@ -267,9 +267,9 @@ def ui(
     if optuna is not None:
         from fmasearch.cli import optuna_page
 
-        optuna_page.serve(optuna, studies.Folders(runs, Path("results"), mlflow), port)
+        optuna_page.serve(optuna, Folders(runs, Path("results"), mlflow), port)
         return
-    studies.ui(studies.Folders(runs, Path("results"), mlflow), port, unattended=serve)
+    studies.ui(Folders(runs, Path("results"), mlflow), port, unattended=serve)
 
 
 @app.command()

@@ -14,9 +14,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from fmasearch.cli.environment import program
+from fmasearch.cli.folders import Folders
 from fmasearch.cli.json_text import json_text
 from fmasearch.cli.recorded import Recorded, read_recorded
-from fmasearch.cli.studies import Folders
 from fmasearch.errors import StudyError
 from fmasearch.files import replacing
 from fmasearch.records import ConfirmRecord, FinalRecord, Scalar, TrialRecord, TrialState

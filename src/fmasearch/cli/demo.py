@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from fmasearch.cli import studies
+from fmasearch.cli.folders import Folders
 from fmasearch.corpora.demo import GENRES, PROFILES, DemoProfile, DemoTrack, plan_tracks, render_block
 from fmasearch.data import FeatureArray, write_feature_file
 from fmasearch.features.audio_reader import AudioSettings
@@ -27,7 +28,7 @@ BLOCK = 40
 VERSION = 1  # of the rendered music; a new one renders again
 
 
-def run(folders: studies.Folders, *, trials: int | None, small: bool) -> Path:
+def run(folders: Folders, *, trials: int | None, small: bool) -> Path:
     """Render what is not there yet, then tune on it; returns the results folder."""
     profile = PROFILES["tiny" if small else "demo"]
     file = folders.runs / "demo" / f"{profile.name}-v{VERSION}.h5"

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from fmasearch.cli.folders import Folders
 from fmasearch.cli.recorded import read_recorded
-from fmasearch.cli.studies import Folders
 from fmasearch.config import SearchConfig
 from fmasearch.errors import UserError
 from fmasearch.records import StudyRecord

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from fmasearch.cli.studies import Folders, is_finished, run_study
+from fmasearch.cli.folders import Folders
+from fmasearch.cli.studies import is_finished, run_study
 from fmasearch.config import SearchConfig
 from fmasearch.errors import StudyError
 from fmasearch.study import StudyPlan, load_plan, save_plan

@@ -11,7 +11,7 @@ import torch
 
 from fmasearch.cli import environment
 from fmasearch.cli.earlier_studies import EarlierStudy, find_earlier
-from fmasearch.cli.studies import Folders
+from fmasearch.cli.folders import Folders
 from fmasearch.config import SearchConfig
 from fmasearch.data import DataSpec
 from fmasearch.planning import (

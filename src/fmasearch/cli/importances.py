@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from fmasearch.cli.folders import Folders
 from fmasearch.cli.json_text import json_text
 from fmasearch.cli.recorded import read_recorded
-from fmasearch.cli.studies import Folders
 from fmasearch.errors import StudyError
 from fmasearch.records import Params, StudyRecord, TrialRecord, TrialState
 from fmasearch.report.findings import rungs, space_of

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from fmasearch.cli.folders import Folders
 from fmasearch.cli.recorded import find_study
-from fmasearch.cli.studies import Folders
 from fmasearch.errors import StudyError
 from fmasearch.searcher.dashboard import serve_dashboard
 

@@ -14,7 +14,7 @@ from rich.table import Table
 from fmasearch.cli.environment import program
 from fmasearch.cli.forecast import Forecast, quantile, span, time_span
 from fmasearch.cli.genres import print_genres
-from fmasearch.cli.planning import Plan, epoch_flops
+from fmasearch.cli.plan_facts import Plan, epoch_flops
 from fmasearch.planning import FASTEST, SLOWEST, Range, data_bytes
 from fmasearch.planning.memory import FRAMEWORK_BYTES
 from fmasearch.report.text import count, duration

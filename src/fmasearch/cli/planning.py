@@ -11,12 +11,15 @@ import torch
 import typer
 from rich.console import Console
 
-from fmasearch.cli.forecast import Epochs, Forecast, Place, find_place, forecast, quantile
+from fmasearch.cli.folders import Folders
+from fmasearch.cli.forecast import Epochs, Place, find_place, forecast, quantile
 from fmasearch.cli.json_text import json_text
-from fmasearch.cli.studies import Folders, read_files
+from fmasearch.cli.plan_facts import Plan, epoch_flops
+from fmasearch.cli.plan_text import print_plan, to_json
+from fmasearch.cli.studies import read_files, study_data
 from fmasearch.cli.sweeps import limited
 from fmasearch.config import SearchConfig
-from fmasearch.data import DataSpec, FileInfo, check_labels, open_dataset, read_info
+from fmasearch.data import DataSpec, FileInfo, open_dataset, read_info
 from fmasearch.errors import ConfigError
 from fmasearch.planning import (
     Packing,
@@ -30,11 +33,9 @@ from fmasearch.planning import (
     fit_seconds,
     measure,
     pack,
-    training_flops,
 )
 from fmasearch.preflight import check_study
 from fmasearch.space import Space
-from fmasearch.space.constraints import MEASURED
 
 PROBE_SECONDS = 2.5
 """Of one probe, its warm-up not counted."""
@@ -53,39 +54,6 @@ class PlanOptions:
     num_samples: int = 200
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """Everything that `plan` prints."""
-
-    space: Space
-    search_name: str
-    search: SearchConfig
-    data: DataSpec
-    info: FileInfo
-    sampling: Sampling
-    probes: tuple[Probe, ...]
-    seconds: SecondsModel | None
-    """What the probes give."""
-    forecast: Forecast
-    gpu_bytes: int | None
-    """Memory of one GPU, as far as it is known."""
-    packings: dict[str, Packing]
-    """By size of the model: `median`, `90 %`."""
-
-    def predicted(self, sample: Sample) -> float:
-        """Seconds of one epoch, by the probes."""
-        assert self.seconds is not None
-        return self.seconds.seconds(sample.config.architecture, epoch_flops(sample, self.info))
-
-    @property
-    def too_slow(self) -> tuple[str, int] | None:
-        """A ceiling on seconds of an epoch, and how many kept samples are predicted to break it."""
-        ceiling = next((each for each in self.space.constraints if each.quantity in MEASURED), None)
-        if ceiling is None or self.seconds is None:
-            return None
-        return str(ceiling), sum(not ceiling.holds(self.predicted(sample)) for sample in self.sampling.kept)
-
-
 def plan(
     space_file: Path,
     data: str,
@@ -99,23 +67,12 @@ def plan(
     Raises:
         UserError: where `tune` would not start either; or if `--gpu-memory` is no amount of memory.
     """
-    from fmasearch.cli.plan_text import print_plan, to_json
-
     gpu_bytes = None if options.gpu_memory is None else read_bytes(options.gpu_memory)
     console = Console(stderr=options.as_json)  # notes on a sweep's translation are no JSON
     space, search_name, search = read_files(space_file, search_file, overrides, console)
     if options.max_parameters is not None:
         space = limited(space, options.max_parameters)
-    features, task = space.inputs()
-    spec = DataSpec.of(
-        data,
-        features=features,
-        label=task.label,
-        targets=task.targets,
-        genres=space.genres(),
-        source=str(space_file),
-    )
-    check_labels(spec)
+    spec = study_data(space, data, source=str(space_file))
     info = read_info(spec.path)
     check_study(space, search, info, num_samples=1, may_leave_out=options.max_parameters is not None)
     with console.status("counting models, training some for a moment"):
@@ -170,13 +127,6 @@ def run_probes(kept: Sequence[Sample], spec: DataSpec, info: FileInfo, place: Pl
         return tuple(measure(sample, size, dataset, device=place.device, seconds=each) for size, sample in chosen)
     finally:
         torch.set_num_threads(threads)
-
-
-def epoch_flops(sample: Sample, info: FileInfo) -> float:
-    """Of one epoch with its validation."""
-    num_frames = info.feature(sample.config.features[0]).shape[1]
-    num_train, num_val = (info.split_counts[split] for split in ("train", "val"))
-    return training_flops(sample.config, sample.cost, num_train=num_train, num_val=num_val, num_frames=num_frames)
 
 
 def read_bytes(text: str) -> int:

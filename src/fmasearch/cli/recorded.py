@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fmasearch.cli.studies import Folders
+from fmasearch.cli.folders import Folders
 from fmasearch.config import load_yaml
 from fmasearch.errors import StudyError
 from fmasearch.records import ConfirmRecord, FinalRecord, Objective, StudyRecord, TrialRecord, TrialState

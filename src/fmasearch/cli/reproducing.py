@@ -14,9 +14,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from fmasearch.cli import environment
+from fmasearch.cli.folders import Folders
 from fmasearch.cli.health import spec_of
 from fmasearch.cli.recorded import Recorded, read_recorded
-from fmasearch.cli.studies import Folders
 from fmasearch.config import TrainConfig, parse_section
 from fmasearch.data import DataSpec, open_dataset
 from fmasearch.errors import DataError, DivergedError, StudyError

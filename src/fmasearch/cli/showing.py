@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from fmasearch.cli.folders import Folders
 from fmasearch.cli.json_text import json_text
 from fmasearch.cli.recorded import Recorded, read_recorded
-from fmasearch.cli.studies import Folders
 from fmasearch.config import did_you_mean
 from fmasearch.errors import StudyError, UserError
 from fmasearch.records import Objective, Scalar, StudyRecord, TrialRecord, TrialState

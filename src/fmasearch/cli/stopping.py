@@ -9,8 +9,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from fmasearch.cli.folders import Folders
 from fmasearch.cli.live import duration
-from fmasearch.cli.studies import Folders
 from fmasearch.cli.study_status import read_study, resume_command
 from fmasearch.errors import StudyError
 from fmasearch.records import TrialRecord

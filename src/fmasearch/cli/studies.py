@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,42 +13,20 @@ from rich.console import Console
 from rich.markup import escape
 
 from fmasearch.cli.environment import program
+from fmasearch.cli.folders import Folders
 from fmasearch.cli.genres import print_genres
 from fmasearch.cli.overrides import override
 from fmasearch.cli.sweeps import as_overrides, limited, print_notes, read_space
 from fmasearch.config import SearchConfig, load_search, load_yaml, parse_section
 from fmasearch.errors import ConfigError, StudyError
 from fmasearch.space import Space
-from fmasearch.tracking import default_uri
 from fmasearch.tracking.locations import is_server, redacted, redacted_command
 
 if TYPE_CHECKING:
+    from fmasearch.data import DataSpec
     from fmasearch.study import StudyPlan
 
 DEFAULT_SEARCH = Path("search/default.yaml")
-
-
-@dataclass(frozen=True)
-class Folders:
-    """Where a study works, leaves its record, and is tracked."""
-
-    runs: Path
-    results: Path
-    mlflow_uri: str | None = None
-
-    @property
-    def tracking_uri(self) -> str:
-        return self.mlflow_uri or default_uri(self.runs)
-
-    @property
-    def runs_option(self) -> str:
-        """What to add to a command so that it finds these studies; nothing where it would anyway."""
-        return "" if self.runs == Path("runs") else f" --runs {shlex.quote(str(self.runs))}"
-
-    @property
-    def results_option(self) -> str:
-        """The same for their records."""
-        return "" if self.results == Path("results") else f" --results {shlex.quote(str(self.results))}"
 
 
 def tune(
@@ -76,7 +53,7 @@ def tune(
     from fmasearch.cli.forecast import one_line
     from fmasearch.cli.recorded import read_recorded
     from fmasearch.cli.starting import check_pretrained, check_space, print_start, start_space
-    from fmasearch.data import DataSpec, check_labels, read_info
+    from fmasearch.data import read_info
     from fmasearch.preflight import check_study
     from fmasearch.searcher import sampler_notes, warm_start_notes
     from fmasearch.study import StudyFolder, StudyPlan, new_study_name, save_plan
@@ -85,16 +62,7 @@ def tune(
     space = start_space(space, init_from)
     if max_parameters is not None:
         space = limited(space, max_parameters)
-    features, task = space.inputs()
-    spec = DataSpec.of(
-        data,
-        features=features,
-        label=task.label,
-        targets=task.targets,
-        genres=space.genres(),
-        source=str(space_file),
-    )
-    check_labels(spec)
+    spec = study_data(space, data, source=str(space_file))
     info = read_info(spec.path)
     preflight = check_study(space, search, info, may_leave_out=max_parameters is not None)
     start = check_space(space, info, seed=search.seed)
@@ -214,6 +182,22 @@ def ui(folders: Folders, port: int, *, unattended: bool = False) -> None:
             console.print(f"MLflow: [bold]{page}[/]  (Ctrl-C ends it)", highlight=False, soft_wrap=True)
 
     serve(uri, port, runs=folders.runs, on_ready=on_ready)
+
+
+def study_data(space: Space, data: str | Path, *, source: str) -> DataSpec:
+    """The feature file as a study of `space` sees it.
+
+    Raises:
+        DataError: if it lacks a feature set or a label, or nothing is labelled.
+    """
+    from fmasearch.data import DataSpec, check_labels
+
+    features, task = space.inputs()
+    spec = DataSpec.of(
+        data, features=features, label=task.label, targets=task.targets, genres=space.genres(), source=source
+    )
+    check_labels(spec)
+    return spec
 
 
 def read_files(

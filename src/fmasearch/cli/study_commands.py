@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from fmasearch.cli.folders import Folders
 from fmasearch.cli.options import Device, Results, Runs
 
 study_app = typer.Typer()
@@ -39,9 +40,9 @@ def show_best(
     results: Results = Path("results"),
 ) -> None:
     """Show a study's winner, its numbers and parameters; write its configuration."""
-    from fmasearch.cli import best_of, studies
+    from fmasearch.cli import best_of
 
-    best_of.best(study, studies.Folders(runs, results), export=export, force=force, trial=trial, as_json=json)
+    best_of.best(study, Folders(runs, results), export=export, force=force, trial=trial, as_json=json)
 
 
 @study_app.command("show")
@@ -62,10 +63,10 @@ def show_trials(
     results: Results = Path("results"),
 ) -> None:
     """Show the trials of a study as a table."""
-    from fmasearch.cli import showing, studies
+    from fmasearch.cli import showing
 
     options = showing.ShowOptions(sort, reverse, top, state.value if state else None, only_changed, json, csv)
-    showing.show(study, studies.Folders(runs, results), options)
+    showing.show(study, Folders(runs, results), options)
 
 
 @study_app.command("importance")
@@ -76,9 +77,9 @@ def show_importance(
     results: Results = Path("results"),
 ) -> None:
     """Show which keys set the best trials apart (PED-ANOVA), and whether it could be chance."""
-    from fmasearch.cli import importances, studies
+    from fmasearch.cli import importances
 
-    importances.importances(study, studies.Folders(runs, results), as_json=json)
+    importances.importances(study, Folders(runs, results), as_json=json)
 
 
 @study_app.command("reproduce")
@@ -96,6 +97,6 @@ def reproduce_trial(
     results: Results = Path("results"),
 ) -> None:
     """Train a trial again and compare every epoch with the record. Exit code 1 if a number differs."""
-    from fmasearch.cli import reproducing, studies
+    from fmasearch.cli import reproducing
 
-    reproducing.reproduce(trial, studies.Folders(runs, results), data=data, epochs=epochs, device=device)
+    reproducing.reproduce(trial, Folders(runs, results), data=data, epochs=epochs, device=device)

@@ -16,9 +16,9 @@ from rich.table import Table
 from rich.text import Text
 
 from fmasearch.cli.environment import program
+from fmasearch.cli.folders import Folders
 from fmasearch.cli.live import LiveView, duration, rung_epochs
 from fmasearch.cli.live_tables import SeenTrial
-from fmasearch.cli.studies import Folders
 from fmasearch.errors import StudyError, UserError
 from fmasearch.records import TrialState
 from fmasearch.searcher import num_trials

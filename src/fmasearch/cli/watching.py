@@ -7,8 +7,8 @@ import time
 import typer
 from rich.console import Console
 
+from fmasearch.cli.folders import Folders
 from fmasearch.cli.live import LiveView
-from fmasearch.cli.studies import Folders
 from fmasearch.cli.study_status import confirm_view, headline, print_next, read_study, search_view
 from fmasearch.study.progress import Activity, Progress, Stage, is_running
 from fmasearch.tracking import JournalReader
