@@ -21,7 +21,12 @@ from fmasearch.study.run import search_start
 from fmasearch.tracking import JournalReader, JsonlTracker, MemoryTracker
 from study_helpers import make_plan
 
-SEARCH = {"num_trials": 4, "max_epochs": 4, "scheduler": {"name": "asha", "grace_period": 1}, "confirm": {"top_k": 2, "seeds": 2}}
+SEARCH = {
+    "num_trials": 4,
+    "max_epochs": 4,
+    "scheduler": {"name": "asha", "grace_period": 1},
+    "confirm": {"top_k": 2, "seeds": 2},
+}
 
 
 @pytest.fixture
