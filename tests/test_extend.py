@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -11,11 +12,13 @@ import yaml
 from mlflow import MlflowClient
 
 from conftest import run_cli
+from fmasearch.cli.extending import longer_search, reopen
+from fmasearch.cli.pipeline import _kept_final
+from fmasearch.records import ConfirmRecord, FinalRecord, TestReport
 from fmasearch.searcher.warm_start import EARLIER_KEY
-from fmasearch.tracking import default_uri, read_journal
-from study_helpers import SPACE, write_tiny_file
-
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+from fmasearch.study import StudyPlan, load_plan, save_plan
+from fmasearch.tracking import JsonlTracker, default_uri, read_journal
+from study_helpers import SPACE, make_plan, write_tiny_file
 
 SEARCH = """
 sampler: {name: tpe, num_startup_trials: 2}
@@ -48,6 +51,46 @@ def optuna_trials(folder: Path) -> list[optuna.trial.FrozenTrial]:
     return optuna.load_study(study_name="fmasearch", storage=f"sqlite:///{folder / 'optuna.db'}").trials
 
 
+def finished_study(root: Path, winner: str) -> StudyPlan:
+    """A study of 4 trials whose test is over, as its folder has it; nothing was trained."""
+    plan = make_plan(root, num_trials=4, max_total_epochs=10)
+    save_plan(plan)
+    for path in (plan.folder.journal, plan.folder.confirm_journal):
+        JsonlTracker(path).close("finished")
+    report = TestReport("test", 6, {"accuracy": 0.5}, {}, "track")
+    final = FinalRecord(winner, {}, "train", 3, (), {}, report, 927, "model.pt", 1.0)
+    plan.folder.final_file.write_text(json.dumps(final.to_json()))
+    return plan
+
+
+def test_a_study_that_is_opened_again_keeps_its_test_aside_and_its_notes(tmp_path: Path) -> None:
+    plan = finished_study(tmp_path, "t0001")
+    longer = replace(plan, search=longer_search(plan.search, 2))
+    assert (longer.search.num_trials, longer.search.max_total_epochs) == (6, 15)  # 10 epochs a 4 trials
+    for _ in range(2):  # killed in between, and asked for again
+        reopen(longer, "extended by 2 trials, from 4 to 6")
+    for path in (plan.folder.journal, plan.folder.confirm_journal):
+        assert read_journal(path).status is None
+        assert read_journal(path).notes == ("extended by 2 trials, from 4 to 6",)
+    assert load_plan(plan.folder.root).search.num_trials == 6
+    assert not plan.folder.final_file.exists()
+    assert [file.name for file in plan.folder.earlier_finals] == ["final-1.json"]
+
+
+def test_the_same_winner_keeps_its_test_and_another_one_is_tested(tmp_path: Path) -> None:
+    plan = finished_study(tmp_path, "t0001")
+    reopen(plan, "extended by 2 trials, from 4 to 6")
+    assert _kept_final(plan, ConfirmRecord("t0005", {}, {}, ())) is None
+    assert [file.name for file in plan.folder.earlier_finals] == ["final-1.json"]
+    kept = _kept_final(plan, ConfirmRecord("t0001", {}, {}, ()))
+    assert kept is not None
+    assert kept.trial == "t0001"
+    assert plan.folder.final_file.exists()
+    assert plan.folder.earlier_finals == []
+
+
+@pytest.mark.ray
+@pytest.mark.slow
 def test_a_study_is_extended_and_another_starts_from_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
