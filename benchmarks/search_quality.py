@@ -50,7 +50,7 @@ CONDITIONS = {
     "a start costs 1 epoch": Conditions(start_cost=1.0),
     "patience 8": Conditions(patience=8),
 }
-HARDENED = ("random + ASHA (2, 3)", "random + standing")
+HARDENED = ("random + ASHA (2, 3)", "random + standing", "trees + standing")
 
 
 @dataclass(frozen=True)

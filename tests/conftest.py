@@ -165,6 +165,7 @@ def diverge(trainer: Trainer) -> None:
         next(trainer.model.parameters()).fill_(math.inf)
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Deal out files to the processes of `pytest -n`, whole; all that starts a Ray goes to one, one after the other."""
     for item in items:

@@ -86,7 +86,9 @@ def test_a_study_counts_what_it_minimises_and_nothing_else(tmp_path: Path) -> No
     for folder in ("one", "two"):
         (tmp_path / folder).mkdir()
     space = CONSTANTS.replace("hidden_dim: 4", "hidden_dim: {choice: [4, 8]}")
-    measure = _measure(make_plan(tmp_path / "two", space, also_minimise=["epoch_seconds", "parameters"]))
+    measure = _measure(
+        make_plan(tmp_path / "two", space, sampler={"name": "tpe"}, also_minimise=["epoch_seconds", "parameters"])
+    )
     settings = {"num_conv_layers": 1, "num_layers": 1, "dropout": 0.2, "hidden_dim": 8}
     shape = {"input_dim": NUM_BINS, "num_frames": NUM_FRAMES, "output_dim": NUM_CLASSES}
     assert measure({"model/hidden_dim": 8}) == {"parameters": count_parameters("cnn_gru", **shape, **settings)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import optuna
 import pytest
 
-from fmasearch.config import SearchConfig
+from fmasearch.config import SamplerConfig, SearchConfig
 from fmasearch.errors import SpaceError
 from fmasearch.models import ARCHITECTURES, hyperparameters
 from fmasearch.preflight import check_models
@@ -102,7 +102,9 @@ def test_each_architecture_has_a_first_point() -> None:
 
 def test_grouped_tpe_samples_every_branch_and_goes_where_the_values_are_better() -> None:
     space = Space.parse(MIXED)
-    sampler = build_sampler(SearchConfig(), space, concurrency=1)  # ten random trials first
+    sampler = build_sampler(
+        SearchConfig(sampler=SamplerConfig(name="tpe")), space, concurrency=1
+    )  # ten random trials first
     study = optuna.create_study(sampler=sampler, direction="maximize")
     samples = []
     for _ in range(40):
