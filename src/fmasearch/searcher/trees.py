@@ -88,7 +88,7 @@ def standing(trials: Sequence[FrozenTrial], direction: StudyDirection) -> tuple[
     known: list[FrozenTrial] = []
     losses: list[float] = []
     for trial in trials:
-        values = curve(trial) or {0: value for value in (trial.values or ())[:1]}
+        values = curve(trial) or dict(enumerate((trial.values or ())[:1]))
         if trial.state is OptunaState.FAIL and REJECTED_KEY not in trial.user_attrs:
             known.append(trial)
             losses.append(math.inf)
