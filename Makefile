@@ -21,7 +21,7 @@ demo: .venv/.installed ## render demo music, search, confirm, retrain, test, rep
 	$(BIN)/fmasearch demo
 
 test: .venv/.installed ## the default tests, in 2 processes (under 8 minutes on 2 cores)
-	$(BIN)/pytest -n 2 --dist loadgroup
+	$(BIN)/pytest -n 2
 
 test-slow: .venv/.installed ## the tests that take minutes
 	$(BIN)/pytest -m slow

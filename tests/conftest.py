@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from xdist.scheduler import LoadScopeScheduling
 
 from fmasearch.cli import main
 from fmasearch.config import TrainConfig
@@ -165,12 +166,16 @@ def diverge(trainer: Trainer) -> None:
         next(trainer.model.parameters()).fill_(math.inf)
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Deal out files to the processes of `pytest -n`, whole; all that starts a Ray goes to one, one after the other."""
-    for item in items:
-        group = "ray" if item.get_closest_marker("ray") else item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(group))
+class RayTogether(LoadScopeScheduling):
+    """Deals out whole files to the processes of `pytest -n`; those that start a Ray go to one, one after the other."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "ray" if "pytest.mark.ray" in (self.config.rootpath / file).read_text(encoding="utf-8") else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> RayTogether:
+    return RayTogether(config, log)
 
 
 @pytest.fixture(autouse=True)
